@@ -1,0 +1,98 @@
+"""Pinhole camera, and the one place where the project's conventions are written.
+
+- Lengths are metres, angles radians (degrees only in names that say ``_degrees``), times ``pts_seconds`` from the container.
+- Head space is FLAME's: +x the subject's left, +y up, +z out of the face.
+- Camera space is OpenCV's: +x right, +y down, +z forward.
+- Pixels: the image's top-left corner is (0, 0), the first pixel's centre is (0.5, 0.5); the centre of a ``width`` x ``height``
+  image is (width / 2, height / 2).
+- Transforms are named ``a_from_b`` and applied as ``points_a = points_b @ a_from_b[:3, :3].T + a_from_b[:3, 3]``.
+- Texture coordinates have their origin at the bottom left, as in OBJ files.
+- Images are RGB, uint8 outside networks, float32 in [0, 1] inside.
+- Rotations are axis-angle vectors or 3 x 3 matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Describe a pinhole camera without distortion, in pixels of a ``width`` x ``height`` image."""
+
+    fx: float
+    """Focal length in units of pixel width."""
+    fy: float
+    """Focal length in units of pixel height."""
+    cx: float
+    """Principal point from the left border, pixels."""
+    cy: float
+    """Principal point from the top border, pixels."""
+    width: int
+    """Image width, pixels."""
+    height: int
+    """Image height, pixels."""
+
+    @staticmethod
+    def from_fov(fov_degrees: float, width: int, height: int) -> Intrinsics:
+        """Build centred intrinsics from the field of view along the longer image side, in degrees."""
+        focal_px = 0.5 * max(width, height) / math.tan(math.radians(fov_degrees) / 2)
+        return Intrinsics.from_focal(focal_px, width, height)
+
+    @staticmethod
+    def from_focal(focal_px: float, width: int, height: int) -> Intrinsics:
+        """Build centred intrinsics with square pixels from a focal length in pixels."""
+        return Intrinsics(focal_px, focal_px, width / 2, height / 2, width, height)
+
+    @property
+    def fov_degrees(self) -> float:
+        """Return the field of view along the longer image side, in degrees."""
+        return math.degrees(2 * math.atan(0.5 * max(self.width, self.height) / self.fx))
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Return K, float64 (3, 3), so that ``points_px ~ K @ points_cam``."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def crop(self, left: float, top: float, width: int, height: int) -> Intrinsics:
+        """Return the intrinsics of the sub-image whose top-left corner is at (left, top) pixels."""
+        return replace(self, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
+
+    def scale(self, factor: float) -> Intrinsics:
+        """Return the intrinsics of the image resized by ``factor`` (corner rule: centres move with the corners)."""
+        return Intrinsics(
+            self.fx * factor,
+            self.fy * factor,
+            self.cx * factor,
+            self.cy * factor,
+            round(self.width * factor),
+            round(self.height * factor),
+        )
+
+
+def project(points_cam: Array, intrinsics: Intrinsics) -> Array:
+    """Project camera-space points (..., 3), metres, to pixels (..., 2).
+
+    Depth must be positive; callers drop points behind the camera first. Nothing is clamped.
+    """
+    depth = points_cam[..., 2]
+    x_px = intrinsics.fx * points_cam[..., 0] / depth + intrinsics.cx
+    y_px = intrinsics.fy * points_cam[..., 1] / depth + intrinsics.cy
+    if isinstance(points_cam, torch.Tensor):
+        return torch.stack((x_px, y_px), dim=-1)
+    return np.stack((x_px, y_px), axis=-1)
+
+
+def transform(a_from_b: Array, points_b: Array) -> Array:
+    """Apply rigid transforms (..., 3 or 4, 4) to points (..., N, 3)."""
+    rotation, translation = a_from_b[..., :3, :3], a_from_b[..., :3, 3]
+    if isinstance(points_b, torch.Tensor):
+        return points_b @ rotation.transpose(-1, -2) + translation[..., None, :]
+    return points_b @ np.swapaxes(rotation, -1, -2) + translation[..., None, :]

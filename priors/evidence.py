@@ -1,0 +1,83 @@
+"""Evidence: what a prior says about a frame, in terms of the head's surface.
+
+The solver sees only evidence; which detector or network it came from does not matter to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from flame.surface import SurfacePoints
+
+
+@dataclass(frozen=True)
+class FaceRegion:
+    """Place a face in an image: a square, turned in the image plane, in pixels of the original image."""
+
+    center_px: tuple[float, float]
+    """Centre of the square."""
+    size_px: float
+    """Side length of the square."""
+    roll_rad: float
+    """Angle by which the face is turned clockwise in the image; 0 is upright."""
+
+
+@dataclass(frozen=True)
+class DenseMaps:
+    """Per-pixel evidence at the size of the image it was asked for."""
+
+    uv: np.ndarray
+    """Texture coordinates, float32 (height, width, 2), origin bottom left; NaN outside the mask."""
+    normals: np.ndarray
+    """Unit normals in camera space, float32 (height, width, 3); NaN outside the mask."""
+    mask: np.ndarray
+    """True where the face is seen, bool (height, width)."""
+
+
+@dataclass(frozen=True)
+class FaceEvidence:
+    """Describe one face in one frame: where N known surface points are seen, and how well."""
+
+    points_px: np.ndarray
+    """Observed points, float64 (N, 2), pixels of the original image."""
+    sigma_px: np.ndarray
+    """Standard deviations, float64 (N, 2): along ``normal_px`` and across it; infinite where a point says nothing."""
+    normal_px: np.ndarray
+    """Unit directions, float64 (N, 2): of the outline's normal for points that slide along it, (1, 0) for the others."""
+    presence: float
+    """Probability in [0, 1] that a face is really there and seen."""
+    visibility: float
+    """Share in [0, 1] of the face that is seen and not covered."""
+    region: FaceRegion
+    """Where the face is; the place to look in the next frame."""
+    points_depth_px: np.ndarray
+    """Relative depth of the points as the detector gives it, float64 (N,), pixels, towards the camera negative."""
+
+
+class Prior(Protocol):
+    """Look at frames and return evidence on the surface of one head model."""
+
+    name: str
+    surface: SurfacePoints
+    """The N surface points that the evidence speaks of."""
+
+    def observe(self, image: np.ndarray, regions: Sequence[FaceRegion] = ()) -> list[FaceEvidence | None]:
+        """Look at a frame where faces are expected; one entry per region, None where no face was found.
+
+        Args:
+            image: RGB, uint8 (height, width, 3).
+            regions: where each known face was, newest first unknown faces are not searched for here.
+        """
+        ...
+
+    def search(self, image: np.ndarray, known: Sequence[FaceRegion] = (), max_faces: int = 1) -> list[FaceEvidence]:
+        """Find faces anywhere in a frame that do not coincide with ``known`` ones; the largest first."""
+        ...
+
+    def dense(self, evidence: FaceEvidence, height: int, width: int) -> DenseMaps:
+        """Rasterise the evidence to dense maps of the original image's size."""
+        ...

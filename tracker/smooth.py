@@ -1,0 +1,106 @@
+"""Light temporal smoothing with a fixed lag: a local quadratic fit in time, so that peaks keep their height.
+
+The window never crosses a cut, a loss or a frame that was not followed from the one before; weights fall off with time
+(not with frame count), so that variable frame rates are treated right.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from configs.schema import SmoothingConfig
+from flame.rotation_kernels import rotation_matrix
+from flame.surface import NUM_JOINT_ANGLES
+from tracker.state import FaceState
+from tracker.stream import FaceFrame
+
+
+class FixedLagSmoother:
+    """Smooth one person's frames; frames come out in order, a few behind those that went in."""
+
+    def __init__(self, config: SmoothingConfig) -> None:
+        """Prepare an empty window."""
+        self._config = config
+        self._window: deque[FaceFrame] = deque()
+        self._num_emitted = 0
+
+    def push(self, frame: FaceFrame) -> list[FaceFrame]:
+        """Take the next frame; return those that no later frame can change, smoothed, oldest first."""
+        self._window.append(frame)
+        return self._emit(flush=False)
+
+    def flush(self) -> list[FaceFrame]:
+        """Return what is left at the end of the clip."""
+        return self._emit(flush=True)
+
+    def _emit(self, *, flush: bool) -> list[FaceFrame]:
+        """Return smoothed frames whose window is complete and forget frames that none will need."""
+        out = []
+        half_width = self._config.half_width_seconds
+        while self._num_emitted < len(self._window):
+            frame = self._window[self._num_emitted]
+            lag = len(self._window) - 1 - self._num_emitted
+            newest = self._window[-1]
+            complete = newest.pts_seconds - frame.pts_seconds >= half_width or lag >= self._config.max_lag_frames
+            if not (flush or complete):
+                break
+            out.append(smoothed(list(self._window), self._num_emitted, half_width))
+            self._num_emitted += 1
+        while self._num_emitted > self._config.max_lag_frames:
+            self._window.popleft()
+            self._num_emitted -= 1
+        return out
+
+
+def smoothed(window: Sequence[FaceFrame], index: int, half_width_seconds: float) -> FaceFrame:
+    """Return frame ``index`` of a window with its state replaced by a local quadratic fit over its neighbours in time.
+
+    With too few neighbours for a quadratic to smooth anything, the frame is returned as it is.
+    """
+    frame = window[index]
+    neighbours = _followed_neighbours(window, index, half_width_seconds)
+    if frame.state is None or len(neighbours) < 4:
+        return frame
+    times = np.array([other.pts_seconds - frame.pts_seconds for other in neighbours]) / half_width_seconds
+    weights = (1 - np.minimum(np.abs(times) / 1.2, 1) ** 3) ** 3
+    powers = np.stack((np.ones_like(times), times, times**2), axis=1)
+    kernel = np.linalg.solve(powers.T @ (weights[:, None] * powers), powers.T * weights)[0]
+    values = np.array([_relative_values(other.state, frame.state) for other in neighbours if other.state is not None])
+    return replace(frame, state=_apply_values(kernel @ values, frame.state))
+
+
+def _followed_neighbours(window: Sequence[FaceFrame], index: int, half_width_seconds: float) -> list[FaceFrame]:
+    """Return the frames around ``index`` within the half width that are joined to it without a break."""
+    center = window[index].pts_seconds
+    first = index
+    while first > 0 and window[first].is_continuous and center - window[first - 1].pts_seconds <= half_width_seconds:
+        first -= 1
+    last = index
+    while (
+        last + 1 < len(window)
+        and window[last + 1].is_continuous
+        and window[last + 1].pts_seconds - center <= half_width_seconds
+    ):
+        last += 1
+    return list(window[first : last + 1])
+
+
+def _relative_values(state: FaceState, reference: FaceState) -> np.ndarray:
+    """Return a state as numbers that can be averaged: its rotation relative to a reference, and the rest."""
+    turn = cv2.Rodrigues(state.rotation @ reference.rotation.T)[0].ravel()
+    return np.concatenate((turn, state.translation, state.values))
+
+
+def _apply_values(values: np.ndarray, reference: FaceState) -> FaceState:
+    """Invert ``_relative_values``."""
+    return FaceState(
+        rotation=rotation_matrix(np.ascontiguousarray(values[:3])) @ reference.rotation,
+        translation=values[3:6],
+        joint_angles=values[6 : 6 + NUM_JOINT_ANGLES],
+        expression=values[6 + NUM_JOINT_ANGLES :],
+    )

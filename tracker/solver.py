@@ -1,0 +1,312 @@
+"""Robust Levenberg-Marquardt for one frame, and for many frames that share identity and focal length.
+
+Both minimise sum rho(W (project(x) - p)) + priors, with rho handled by re-weighting (IRLS). Steps solve
+(H + lambda diag H) d = -g with H = J^T w J, parameters at a bound that the gradient pushes against are held.
+For many frames the per-frame blocks are eliminated first (Schur complement), so the cost is linear in frames.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+
+from configs.schema import SolverConfig
+from flame.surface import SurfaceRig
+from tracker.priors import StatePrior
+from tracker.state import NUM_RIGID, FaceState
+from tracker.terms import Whitening, cauchy_weights, correspondences
+
+_INITIAL_DAMPING = 1e-4
+_MAX_DAMPING = 1e6
+
+
+class StopReason(enum.Enum):
+    """Say why a solve ended."""
+
+    CONVERGED = "the last step lowered the energy by less than the tolerance"
+    MAX_ITERATIONS = "the largest number of iterations was reached"
+    NO_DESCENT = "no step lowered the energy"
+
+
+@dataclass(frozen=True)
+class FrameFit:
+    """Hold the solution of one frame."""
+
+    state: FaceState
+    energy: float
+    residual_px: np.ndarray
+    """Distance of every point from where it was seen, float64 (N,), pixels."""
+    iterations: int
+    reason: StopReason
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """Hold the normal equations of one frame at one state."""
+
+    energy: float
+    hessian: np.ndarray
+    gradient: np.ndarray
+    weighted_jacobian: np.ndarray
+    weighted_residual: np.ndarray
+    by_points_cam: np.ndarray
+    by_log_focal: np.ndarray
+    root_weights: np.ndarray
+
+
+def fit_frame(
+    rig: SurfaceRig,
+    whitening: Whitening,
+    start: FaceState,
+    prior: StatePrior,
+    focal_px: float,
+    center_px: np.ndarray,
+    config: SolverConfig,
+    max_iterations: int,
+) -> FrameFit:
+    """Find the state of one face in one frame; identity (in ``rig``) and camera are given."""
+
+    def linearize(state: FaceState) -> _Normal:
+        return _normal_equations(rig, whitening, state, prior, focal_px, center_px, config.robust_width)
+
+    state, normal, damping = start, linearize(start), _INITIAL_DAMPING
+    reason = StopReason.MAX_ITERATIONS
+    iteration = 0
+    for iteration in range(1, max_iterations + 1):
+        candidate = state.step(_bounded_step(normal, state, prior, damping), prior.lower, prior.upper)
+        proposed = linearize(candidate)
+        if not proposed.energy < normal.energy:
+            damping *= 10
+            if damping > _MAX_DAMPING:
+                reason = StopReason.NO_DESCENT
+                break
+            continue
+        gain = normal.energy - proposed.energy
+        state, normal, damping = candidate, proposed, max(damping / 5, 1e-9)
+        if gain < config.tolerance * normal.energy:
+            reason = StopReason.CONVERGED
+            break
+    return FrameFit(
+        state=state,
+        energy=normal.energy,
+        residual_px=residual_px(rig, whitening, state, focal_px, center_px),
+        iterations=iteration,
+        reason=reason,
+    )
+
+
+def residual_px(
+    rig: SurfaceRig, whitening: Whitening, state: FaceState, focal_px: float, center_px: np.ndarray
+) -> np.ndarray:
+    """Return the distance of every point from where it was seen, float64 (N,), pixels."""
+    points_cam = state.points_cam(rig.pose(state.joint_angles, state.expression).points_head)
+    projected = focal_px * points_cam[:, :2] / points_cam[:, 2:] + center_px
+    return np.linalg.norm(projected - whitening.points_px, axis=1)
+
+
+def _normal_equations(
+    rig: SurfaceRig,
+    whitening: Whitening,
+    state: FaceState,
+    prior: StatePrior,
+    focal_px: float,
+    center_px: np.ndarray,
+    robust_width: float,
+) -> _Normal:
+    """Linearise all terms of one frame."""
+    posed = rig.pose(state.joint_angles, state.expression)
+    term = correspondences(posed, state, focal_px, center_px, whitening)
+    weights, energy = cauchy_weights(term.residual, robust_width)
+    root = np.repeat(np.sqrt(weights), 2)
+    jacobian = term.by_state * root[:, None]
+    residual = term.residual.ravel() * root
+    hessian = jacobian.T @ jacobian
+    gradient = jacobian.T @ residual
+    deviation = (state.values - prior.mean) * prior.precision
+    energy += 0.5 * float(deviation @ (state.values - prior.mean))
+    gradient[NUM_RIGID:] += deviation
+    diagonal = np.arange(NUM_RIGID, len(gradient))
+    hessian[diagonal, diagonal] += prior.precision
+    return _Normal(energy, hessian, gradient, jacobian, residual, term.by_points_cam, term.by_log_focal, root)
+
+
+def _held(gradient: np.ndarray, state: FaceState, prior: StatePrior) -> np.ndarray:
+    """Return which parameters are at a bound that the gradient pushes against, bool (18 + E,)."""
+    held = np.zeros(len(gradient), dtype=bool)
+    values, slope = state.values, gradient[NUM_RIGID:]
+    held[NUM_RIGID:] = ((values <= prior.lower) & (slope > 0)) | ((values >= prior.upper) & (slope < 0))
+    return held
+
+
+def _bounded_step(normal: _Normal, state: FaceState, prior: StatePrior, damping: float) -> np.ndarray:
+    """Return the damped Gauss-Newton step with parameters at their bounds held."""
+    hessian = normal.hessian.copy()
+    gradient = normal.gradient.copy()
+    _hold(hessian, gradient, _held(gradient, state, prior))
+    hessian.flat[:: len(gradient) + 1] *= 1 + damping
+    return -scipy.linalg.solve(hessian, gradient, assume_a="pos", check_finite=False)
+
+
+def _hold(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> None:
+    """Decouple held parameters in place, so that their step is zero."""
+    gradient[held] = 0.0
+    hessian[held, :] = 0.0
+    hessian[:, held] = 0.0
+    hessian[held, held] = 1.0
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Hold what all frames of a person share: identity, in the rig's directions, and the focal length."""
+
+    shape: np.ndarray
+    """Coefficients along the rig's shape directions, float64 (R,)."""
+    log_focal: float
+    """Natural logarithm of the focal length in pixels."""
+
+
+@dataclass(frozen=True)
+class JointFit:
+    """Hold the joint solution of several frames."""
+
+    shared: Shared
+    states: tuple[FaceState, ...]
+    energy: float
+    iterations: int
+    reason: StopReason
+
+
+@dataclass(frozen=True)
+class SharedPrior:
+    """Hold the expected identity and focal length."""
+
+    identity_sigma: float
+    """Standard deviation of the shape coefficients around zero."""
+    log_focal_mean: float
+    """Expected logarithm of the focal length in pixels."""
+    log_focal_sigma: float
+    """Its standard deviation; zero holds the focal length."""
+
+
+@dataclass(frozen=True)
+class _JointNormal:
+    """Hold the normal equations of all frames and of what they share, at one point."""
+
+    energy: float
+    frames: tuple[_Normal, ...]
+    coupling: tuple[np.ndarray, ...]
+    hessian: np.ndarray
+    gradient: np.ndarray
+
+
+def fit_joint(
+    rig: SurfaceRig,
+    whitenings: Sequence[Whitening],
+    starts: Sequence[FaceState],
+    start: Shared,
+    prior: StatePrior,
+    shared_prior: SharedPrior,
+    centers_px: Sequence[np.ndarray],
+    config: SolverConfig,
+    max_iterations: int,
+) -> JointFit:
+    """Find identity and focal length shared by frames, together with the frames' states."""
+
+    def linearize(shared: Shared, states: Sequence[FaceState]) -> _JointNormal:
+        return _joint_normal_equations(rig, whitenings, states, shared, prior, shared_prior, centers_px, config)
+
+    shared, states, damping = start, tuple(starts), _INITIAL_DAMPING
+    normal = linearize(shared, states)
+    reason = StopReason.MAX_ITERATIONS
+    iteration = 0
+    for iteration in range(1, max_iterations + 1):
+        new_shared, new_states = _joint_step(normal, shared, states, prior, shared_prior, damping)
+        proposed = linearize(new_shared, new_states)
+        if not proposed.energy < normal.energy:
+            damping *= 10
+            if damping > _MAX_DAMPING:
+                reason = StopReason.NO_DESCENT
+                break
+            continue
+        gain = normal.energy - proposed.energy
+        shared, states, normal, damping = new_shared, new_states, proposed, max(damping / 5, 1e-9)
+        if gain < config.tolerance * normal.energy:
+            reason = StopReason.CONVERGED
+            break
+    return JointFit(shared, states, normal.energy, iteration, reason)
+
+
+def _joint_normal_equations(
+    rig: SurfaceRig,
+    whitenings: Sequence[Whitening],
+    states: Sequence[FaceState],
+    shared: Shared,
+    prior: StatePrior,
+    shared_prior: SharedPrior,
+    centers_px: Sequence[np.ndarray],
+    config: SolverConfig,
+) -> _JointNormal:
+    """Linearise every frame, and its dependence on the shared parameters (shape first, log focal length last)."""
+    person = rig.with_shape(shared.shape)
+    focal_px = float(np.exp(shared.log_focal))
+    num_shared = rig.num_shapes + 1
+    hessian = np.zeros((num_shared, num_shared))
+    gradient = np.zeros(num_shared)
+    frames, coupling, energy = [], [], 0.0
+    for whitening, state, center_px in zip(whitenings, states, centers_px, strict=True):
+        normal = _normal_equations(person, whitening, state, prior, focal_px, center_px, config.robust_width)
+        shape_cam = np.matmul(state.rotation, person.shape_jacobian(state.joint_angles))
+        by_shape = np.matmul(normal.by_points_cam, shape_cam).reshape(-1, rig.num_shapes)
+        by_shared = np.column_stack((by_shape, normal.by_log_focal)) * normal.root_weights[:, None]
+        hessian += by_shared.T @ by_shared
+        gradient += by_shared.T @ normal.weighted_residual
+        coupling.append(by_shared.T @ normal.weighted_jacobian)
+        frames.append(normal)
+        energy += normal.energy
+    diagonal = np.arange(rig.num_shapes)
+    hessian[diagonal, diagonal] += shared_prior.identity_sigma**-2
+    gradient[:-1] += shared.shape * shared_prior.identity_sigma**-2
+    energy += 0.5 * float(shared.shape @ shared.shape) * shared_prior.identity_sigma**-2
+    if shared_prior.log_focal_sigma > 0:
+        off = shared.log_focal - shared_prior.log_focal_mean
+        hessian[-1, -1] += shared_prior.log_focal_sigma**-2
+        gradient[-1] += off * shared_prior.log_focal_sigma**-2
+        energy += 0.5 * (off / shared_prior.log_focal_sigma) ** 2
+    return _JointNormal(energy, tuple(frames), tuple(coupling), hessian, gradient)
+
+
+def _joint_step(
+    normal: _JointNormal,
+    shared: Shared,
+    states: Sequence[FaceState],
+    prior: StatePrior,
+    shared_prior: SharedPrior,
+    damping: float,
+) -> tuple[Shared, tuple[FaceState, ...]]:
+    """Take one damped step: eliminate the frames, solve for what is shared, substitute back."""
+    hessian, gradient = normal.hessian.copy(), normal.gradient.copy()
+    hessian.flat[:: len(gradient) + 1] *= 1 + damping
+    eliminated = []
+    for frame, coupling, state in zip(normal.frames, normal.coupling, states, strict=True):
+        held = _held(frame.gradient, state, prior)
+        block, slope, cross = frame.hessian.copy(), frame.gradient.copy(), coupling.copy()
+        _hold(block, slope, held)
+        cross[:, held] = 0.0
+        block.flat[:: len(slope) + 1] *= 1 + damping
+        solved = scipy.linalg.solve(block, np.column_stack((cross.T, slope)), assume_a="pos", check_finite=False)
+        hessian -= cross @ solved[:, :-1]
+        gradient -= cross @ solved[:, -1]
+        eliminated.append(solved)
+    if shared_prior.log_focal_sigma == 0:
+        hessian[-1, :], hessian[:, -1], hessian[-1, -1], gradient[-1] = 0.0, 0.0, 1.0, 0.0
+    delta = -scipy.linalg.solve(hessian, gradient, assume_a="pos", check_finite=False)
+    new_states = tuple(
+        state.step(-(solved[:, :-1] @ delta + solved[:, -1]), prior.lower, prior.upper)
+        for state, solved in zip(states, eliminated, strict=True)
+    )
+    new_shared = replace(shared, shape=shared.shape + delta[:-1], log_focal=shared.log_focal + float(delta[-1]))
+    return new_shared, new_states
