@@ -1,0 +1,61 @@
+"""Presets and settings: every mistake is refused with a line that helps."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import configs
+from configs import PRESETS, Config, load_preset, override
+from flame.errors import InputError
+
+ROOT = Path(configs.__file__).parent.parent
+
+
+def test_default_preset_is_the_default_configuration():
+    assert load_preset("default") == Config()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_load(name):
+    assert isinstance(load_preset(name), Config)
+
+
+def test_override_changes_one_setting_only():
+    config = override(Config(), ["solver.max_iterations=3", "overlay.panels=true", "solver.tolerance=1e-6"])
+    assert config.solver.max_iterations == 3
+    assert config.overlay.panels is True
+    assert config.solver.tolerance == 1e-6
+    assert config.scout == Config().scout
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("solver.max_iteration=3", "did you mean 'solver.max_iterations'"),
+        ("sover.max_iterations=3", "did you mean 'solver'"),
+        ("solver.max_iterations=many", "must be a whole number"),
+        ("solver.tolerance=small", "must be a number"),
+        ("overlay.panels=perhaps", "must be true or false"),
+        ("solver.max_iterations", "write section.key=value"),
+        ("max_iterations=3", "write section.key=value"),
+    ],
+)
+def test_wrong_settings_are_refused(assignment, message):
+    with pytest.raises(InputError, match=message):
+        override(Config(), [assignment])
+
+
+def test_misspelt_preset_is_refused_with_a_suggestion():
+    with pytest.raises(InputError, match="did you mean 'careful'"):
+        load_preset("carefull")
+
+
+def test_every_setting_is_read_somewhere():
+    sources = [path for folder in ("tracker", "priors") for path in (ROOT / folder).rglob("*.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    for section in dataclasses.fields(Config):
+        for key in dataclasses.fields(getattr(Config(), section.name)):
+            assert f".{key.name}" in text, f"{section.name}.{key.name} is never read"
