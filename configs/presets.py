@@ -70,13 +70,9 @@ def _suggestion(found: str, allowed: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean '{prefix}{near[0]}'?" if near else ""
 
 
-def _parse(path: str, text: str, current: bool | int | float) -> bool | int | float:
+def _parse(path: str, text: str, current: int | float) -> int | float:
     """Return ``text`` as the type of the current value."""
     kind = type(current)
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"setting '{path}' is '{text}'; it must be true or false.")
-        return text.lower() == "true"
     try:
         return kind(text)
     except ValueError:

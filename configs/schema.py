@@ -59,7 +59,7 @@ class ScoutConfig:
     """Frames used in the joint solve, chosen for spread over pose and expression."""
     iterations: int = 12
     """Levenberg-Marquardt iterations of the joint solve."""
-    observable_mm: float = 0.01
+    observable_mm: float = 0.05
     """Identity directions that move the evidence by less than this are left at their mean."""
 
 
@@ -95,10 +95,6 @@ class OverlayConfig:
 
     opacity: float = 0.75
     """Opacity of the mesh over the original."""
-    supersampling: int = 2
-    """Samples per pixel side."""
-    panels: bool = False
-    """Write input, normals, 2D vertices, overlay and mesh side by side."""
 
 
 @dataclass(frozen=True)

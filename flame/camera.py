@@ -42,19 +42,19 @@ class Intrinsics:
 
     @staticmethod
     def from_fov(fov_degrees: float, width: int, height: int) -> Intrinsics:
-        """Build centred intrinsics from the field of view along the longer image side, in degrees."""
+        """Build centred intrinsics with square pixels from the field of view along the longer side, in degrees."""
         focal_px = 0.5 * max(width, height) / math.tan(math.radians(fov_degrees) / 2)
-        return Intrinsics.from_focal(focal_px, width, height)
-
-    @staticmethod
-    def from_focal(focal_px: float, width: int, height: int) -> Intrinsics:
-        """Build centred intrinsics with square pixels from a focal length in pixels."""
         return Intrinsics(focal_px, focal_px, width / 2, height / 2, width, height)
+
+    def with_pixel_aspect(self, aspect: float) -> Intrinsics:
+        """Return the intrinsics for pixels that are ``aspect`` times as wide as high; the height keeps its focal length."""
+        return replace(self, fx=self.fy / aspect)
 
     @property
     def fov_degrees(self) -> float:
         """Return the field of view along the longer image side, in degrees."""
-        return math.degrees(2 * math.atan(0.5 * max(self.width, self.height) / self.fx))
+        focal_px = self.fx if self.width >= self.height else self.fy
+        return math.degrees(2 * math.atan(0.5 * max(self.width, self.height) / focal_px))
 
     @property
     def matrix(self) -> np.ndarray:
@@ -64,6 +64,10 @@ class Intrinsics:
     def crop(self, left: float, top: float, width: int, height: int) -> Intrinsics:
         """Return the intrinsics of the sub-image whose top-left corner is at (left, top) pixels."""
         return replace(self, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
+
+    def zoom(self, factor: float) -> Intrinsics:
+        """Return the intrinsics with both focal lengths multiplied by ``factor``."""
+        return replace(self, fx=self.fx * factor, fy=self.fy * factor)
 
     def scale(self, factor: float) -> Intrinsics:
         """Return the intrinsics of the image resized by ``factor`` (corner rule: centres move with the corners)."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from flame.camera import Intrinsics
 from flame.model import HeadModel
+from flame.rotation import axis_angle_from_matrix
 from tracker.result import Track
 from tracker.scout import Person
 from tracker.stream import FaceFrame
@@ -81,7 +81,7 @@ def _flatten(face: FaceFrame, num_expressions: int) -> np.ndarray:
     if face.state is None:
         return np.full(18 + num_expressions, np.nan)
     state = face.state
-    return np.concatenate((cv2.Rodrigues(state.rotation)[0].ravel(), state.translation, state.values))
+    return np.concatenate((axis_angle_from_matrix(state.rotation), state.translation, state.values))
 
 
 def _stack(rows: list[np.ndarray], num_people: int, num_frames: int, width: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from flame.camera import Intrinsics, transform
 from flame.errors import AssetMissingError, InputError
-from tracker.files import write_atomically
+from tracker.output_files import write_atomically
 from tracker.status import FrameStatus
 
 if TYPE_CHECKING:
@@ -225,12 +225,12 @@ class Track:
         with write_atomically(folder / "track.json") as stream:
             stream.write((json.dumps(header, indent=2) + "\n").encode())
 
+    def status_counts(self, person: int = 0) -> dict[str, int]:
+        """Return how many frames have each status, by its label."""
+        return {status.label: int((self.status[person] == status).sum()) for status in FrameStatus}
+
     def header(self) -> dict[str, Any]:
         """Return what is not an array: version, model, camera, counts, and ``info``."""
-        counts = [
-            {status.label: int((self.status[person] == status).sum()) for status in FrameStatus}
-            for person in range(self.num_people)
-        ]
         return {
             "format_version": FORMAT_VERSION,
             "head": self.head,
@@ -240,7 +240,7 @@ class Track:
             "num_frames": len(self),
             "num_people": self.num_people,
             "status_values": {status.label: int(status) for status in FrameStatus},
-            "status_counts": counts,
+            "status_counts": [self.status_counts(person) for person in range(self.num_people)],
             **self.info,
         }
 

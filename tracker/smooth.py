@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from configs.schema import SmoothingConfig
+from flame.rotation import axis_angle_from_matrix
 from flame.rotation_kernels import rotation_matrix
 from flame.surface import NUM_JOINT_ANGLES
 from tracker.state import FaceState
@@ -70,8 +70,10 @@ def smoothed(window: Sequence[FaceFrame], index: int, half_width_seconds: float)
     weights = (1 - np.minimum(np.abs(times) / 1.2, 1) ** 3) ** 3
     powers = np.stack((np.ones_like(times), times, times**2), axis=1)
     kernel = np.linalg.solve(powers.T @ (weights[:, None] * powers), powers.T * weights)[0]
-    values = np.array([_relative_values(other.state, frame.state) for other in neighbours if other.state is not None])
-    return replace(frame, state=_apply_values(kernel @ values, frame.state))
+    values = _relative_values([other.state for other in neighbours if other.state is not None], frame.state)
+    # A fit may overshoot; what no neighbour does (a lid beyond closed, say) is not made up.
+    fitted = np.clip(kernel @ values, values.min(axis=0), values.max(axis=0))
+    return replace(frame, state=_apply_values(fitted, frame.state))
 
 
 def _followed_neighbours(window: Sequence[FaceFrame], index: int, half_width_seconds: float) -> list[FaceFrame]:
@@ -90,14 +92,15 @@ def _followed_neighbours(window: Sequence[FaceFrame], index: int, half_width_sec
     return list(window[first : last + 1])
 
 
-def _relative_values(state: FaceState, reference: FaceState) -> np.ndarray:
-    """Return a state as numbers that can be averaged: its rotation relative to a reference, and the rest."""
-    turn = cv2.Rodrigues(state.rotation @ reference.rotation.T)[0].ravel()
-    return np.concatenate((turn, state.translation, state.values))
+def _relative_values(states: Sequence[FaceState], reference: FaceState) -> np.ndarray:
+    """Return states as rows of numbers that can be averaged: rotation relative to a reference, and the rest."""
+    turns = axis_angle_from_matrix(np.stack([state.rotation for state in states]) @ reference.rotation.T)
+    rest = [np.concatenate((state.translation, state.values)) for state in states]
+    return np.concatenate((turns, rest), axis=1)
 
 
 def _apply_values(values: np.ndarray, reference: FaceState) -> FaceState:
-    """Invert ``_relative_values``."""
+    """Invert ``_relative_values`` for one row."""
     return FaceState(
         rotation=rotation_matrix(np.ascontiguousarray(values[:3])) @ reference.rotation,
         translation=values[3:6],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -17,17 +17,18 @@ import scipy.linalg
 from configs.schema import SolverConfig
 from flame.surface import SurfaceRig
 from tracker.priors import StatePrior
-from tracker.state import NUM_RIGID, FaceState
+from tracker.state import NUM_RIGID, FaceState, View
 from tracker.terms import Whitening, cauchy_weights, correspondences
 
 _INITIAL_DAMPING = 1e-4
 _MAX_DAMPING = 1e6
+_MAX_BOUND_ROUNDS = 4
 
 
 class StopReason(enum.Enum):
     """Say why a solve ended."""
 
-    CONVERGED = "the last step lowered the energy by less than the tolerance"
+    CONVERGED = "no step is expected to lower the energy by more than the tolerance"
     MAX_ITERATIONS = "the largest number of iterations was reached"
     NO_DESCENT = "no step lowered the energy"
 
@@ -63,21 +64,24 @@ def fit_frame(
     whitening: Whitening,
     start: FaceState,
     prior: StatePrior,
-    focal_px: float,
-    center_px: np.ndarray,
+    view: View,
     config: SolverConfig,
     max_iterations: int,
 ) -> FrameFit:
     """Find the state of one face in one frame; identity (in ``rig``) and camera are given."""
 
     def linearize(state: FaceState) -> _Normal:
-        return _normal_equations(rig, whitening, state, prior, focal_px, center_px, config.robust_width)
+        return _normal_equations(rig, whitening, state, prior, view, config.robust_width)
 
     state, normal, damping = start, linearize(start), _INITIAL_DAMPING
     reason = StopReason.MAX_ITERATIONS
     iteration = 0
     for iteration in range(1, max_iterations + 1):
-        candidate = state.step(_bounded_step(normal, state, prior, damping), prior.lower, prior.upper)
+        delta, expected_gain = _bounded_step(normal, state, prior, damping)
+        if expected_gain < config.tolerance * normal.energy:
+            reason = StopReason.CONVERGED
+            break
+        candidate = state.step(delta, prior.lower, prior.upper)
         proposed = linearize(candidate)
         if not proposed.energy < normal.energy:
             damping *= 10
@@ -85,27 +89,20 @@ def fit_frame(
                 reason = StopReason.NO_DESCENT
                 break
             continue
-        gain = normal.energy - proposed.energy
         state, normal, damping = candidate, proposed, max(damping / 5, 1e-9)
-        if gain < config.tolerance * normal.energy:
-            reason = StopReason.CONVERGED
-            break
     return FrameFit(
         state=state,
         energy=normal.energy,
-        residual_px=residual_px(rig, whitening, state, focal_px, center_px),
+        residual_px=residual_px(rig, whitening, state, view),
         iterations=iteration,
         reason=reason,
     )
 
 
-def residual_px(
-    rig: SurfaceRig, whitening: Whitening, state: FaceState, focal_px: float, center_px: np.ndarray
-) -> np.ndarray:
+def residual_px(rig: SurfaceRig, whitening: Whitening, state: FaceState, view: View) -> np.ndarray:
     """Return the distance of every point from where it was seen, float64 (N,), pixels."""
     points_cam = state.points_cam(rig.pose(state.joint_angles, state.expression).points_head)
-    projected = focal_px * points_cam[:, :2] / points_cam[:, 2:] + center_px
-    return np.linalg.norm(projected - whitening.points_px, axis=1)
+    return np.linalg.norm(view.project(points_cam) - whitening.points_px, axis=1)
 
 
 def _normal_equations(
@@ -113,13 +110,12 @@ def _normal_equations(
     whitening: Whitening,
     state: FaceState,
     prior: StatePrior,
-    focal_px: float,
-    center_px: np.ndarray,
+    view: View,
     robust_width: float,
 ) -> _Normal:
     """Linearise all terms of one frame."""
     posed = rig.pose(state.joint_angles, state.expression)
-    term = correspondences(posed, state, focal_px, center_px, whitening)
+    term = correspondences(posed, state, view, whitening)
     weights, energy = cauchy_weights(term.residual, robust_width)
     root = np.repeat(np.sqrt(weights), 2)
     jacobian = term.by_state * root[:, None]
@@ -142,13 +138,27 @@ def _held(gradient: np.ndarray, state: FaceState, prior: StatePrior) -> np.ndarr
     return held
 
 
-def _bounded_step(normal: _Normal, state: FaceState, prior: StatePrior, damping: float) -> np.ndarray:
-    """Return the damped Gauss-Newton step with parameters at their bounds held."""
-    hessian = normal.hessian.copy()
-    gradient = normal.gradient.copy()
-    _hold(hessian, gradient, _held(gradient, state, prior))
+def _bounded_step(normal: _Normal, state: FaceState, prior: StatePrior, damping: float) -> tuple[np.ndarray, float]:
+    """Return the damped Gauss-Newton step within the bounds, and the energy that it should save.
+
+    Parameters whose step would cross a bound go to the bound, and the step of the others is found again.
+    """
+    hessian, gradient = normal.hessian.copy(), normal.gradient
     hessian.flat[:: len(gradient) + 1] *= 1 + damping
-    return -scipy.linalg.solve(hessian, gradient, assume_a="pos", check_finite=False)
+    room_down, room_up = prior.lower - state.values, prior.upper - state.values
+    delta = np.zeros(len(gradient))
+    free = ~_held(gradient, state, prior)
+    for _ in range(_MAX_BOUND_ROUNDS):
+        slope = gradient[free] + hessian[np.ix_(free, ~free)] @ delta[~free]
+        block = hessian[np.ix_(free, free)]
+        delta[free] = -scipy.linalg.solve(block, slope, assume_a="pos", check_finite=False)
+        tail = delta[NUM_RIGID:]
+        crosses = (tail < room_down) | (tail > room_up)
+        if not crosses.any():
+            break
+        tail[crosses] = np.clip(tail[crosses], room_down[crosses], room_up[crosses])
+        free[NUM_RIGID:] &= ~crosses
+    return delta, -float(gradient @ delta + 0.5 * delta @ (normal.hessian @ delta))
 
 
 def _hold(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> None:
@@ -161,12 +171,12 @@ def _hold(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """Hold what all frames of a person share: identity, in the rig's directions, and the focal length."""
+    """Hold what all frames of a person share: identity, in the rig's directions, and the camera's zoom."""
 
     shape: np.ndarray
     """Coefficients along the rig's shape directions, float64 (R,)."""
-    log_focal: float
-    """Natural logarithm of the focal length in pixels."""
+    log_zoom: float
+    """Natural logarithm of the factor by which all views' expected focal lengths are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -182,14 +192,12 @@ class JointFit:
 
 @dataclass(frozen=True)
 class SharedPrior:
-    """Hold the expected identity and focal length."""
+    """Hold the expected identity and zoom, both around zero."""
 
     identity_sigma: float
-    """Standard deviation of the shape coefficients around zero."""
-    log_focal_mean: float
-    """Expected logarithm of the focal length in pixels."""
-    log_focal_sigma: float
-    """Its standard deviation; zero holds the focal length."""
+    """Standard deviation of the shape coefficients."""
+    log_zoom_sigma: float
+    """Standard deviation of the logarithmic zoom; zero holds the focal lengths."""
 
 
 @dataclass(frozen=True)
@@ -210,14 +218,14 @@ def fit_joint(
     start: Shared,
     prior: StatePrior,
     shared_prior: SharedPrior,
-    centers_px: Sequence[np.ndarray],
+    views: Sequence[View],
     config: SolverConfig,
     max_iterations: int,
 ) -> JointFit:
     """Find identity and focal length shared by frames, together with the frames' states."""
 
     def linearize(shared: Shared, states: Sequence[FaceState]) -> _JointNormal:
-        return _joint_normal_equations(rig, whitenings, states, shared, prior, shared_prior, centers_px, config)
+        return _joint_normal_equations(rig, whitenings, states, shared, prior, shared_prior, views, config)
 
     shared, states, damping = start, tuple(starts), _INITIAL_DAMPING
     normal = linearize(shared, states)
@@ -247,21 +255,20 @@ def _joint_normal_equations(
     shared: Shared,
     prior: StatePrior,
     shared_prior: SharedPrior,
-    centers_px: Sequence[np.ndarray],
+    views: Sequence[View],
     config: SolverConfig,
 ) -> _JointNormal:
-    """Linearise every frame, and its dependence on the shared parameters (shape first, log focal length last)."""
+    """Linearise every frame, and its dependence on the shared parameters (shape first, zoom last)."""
     person = rig.with_shape(shared.shape)
-    focal_px = float(np.exp(shared.log_focal))
     num_shared = rig.num_shapes + 1
     hessian = np.zeros((num_shared, num_shared))
     gradient = np.zeros(num_shared)
     frames, coupling, energy = [], [], 0.0
-    for whitening, state, center_px in zip(whitenings, states, centers_px, strict=True):
-        normal = _normal_equations(person, whitening, state, prior, focal_px, center_px, config.robust_width)
-        shape_cam = np.matmul(state.rotation, person.shape_jacobian(state.joint_angles))
-        by_shape = np.matmul(normal.by_points_cam, shape_cam).reshape(-1, rig.num_shapes)
-        by_shared = np.column_stack((by_shape, normal.by_log_focal)) * normal.root_weights[:, None]
+    for whitening, state, view in zip(whitenings, states, views, strict=True):
+        normal = _normal_equations(person, whitening, state, prior, view.zoomed(shared.log_zoom), config.robust_width)
+        by_shape = person.shape_jacobian(state.joint_angles, normal.by_points_cam @ state.rotation)
+        by_shared = np.column_stack((by_shape.reshape(-1, rig.num_shapes), normal.by_log_focal))
+        by_shared *= normal.root_weights[:, None]
         hessian += by_shared.T @ by_shared
         gradient += by_shared.T @ normal.weighted_residual
         coupling.append(by_shared.T @ normal.weighted_jacobian)
@@ -271,11 +278,10 @@ def _joint_normal_equations(
     hessian[diagonal, diagonal] += shared_prior.identity_sigma**-2
     gradient[:-1] += shared.shape * shared_prior.identity_sigma**-2
     energy += 0.5 * float(shared.shape @ shared.shape) * shared_prior.identity_sigma**-2
-    if shared_prior.log_focal_sigma > 0:
-        off = shared.log_focal - shared_prior.log_focal_mean
-        hessian[-1, -1] += shared_prior.log_focal_sigma**-2
-        gradient[-1] += off * shared_prior.log_focal_sigma**-2
-        energy += 0.5 * (off / shared_prior.log_focal_sigma) ** 2
+    if shared_prior.log_zoom_sigma > 0:
+        hessian[-1, -1] += shared_prior.log_zoom_sigma**-2
+        gradient[-1] += shared.log_zoom * shared_prior.log_zoom_sigma**-2
+        energy += 0.5 * (shared.log_zoom / shared_prior.log_zoom_sigma) ** 2
     return _JointNormal(energy, tuple(frames), tuple(coupling), hessian, gradient)
 
 
@@ -301,12 +307,12 @@ def _joint_step(
         hessian -= cross @ solved[:, :-1]
         gradient -= cross @ solved[:, -1]
         eliminated.append(solved)
-    if shared_prior.log_focal_sigma == 0:
+    if shared_prior.log_zoom_sigma == 0:
         hessian[-1, :], hessian[:, -1], hessian[-1, -1], gradient[-1] = 0.0, 0.0, 1.0, 0.0
     delta = -scipy.linalg.solve(hessian, gradient, assume_a="pos", check_finite=False)
     new_states = tuple(
         state.step(-(solved[:, :-1] @ delta + solved[:, -1]), prior.lower, prior.upper)
         for state, solved in zip(states, eliminated, strict=True)
     )
-    new_shared = replace(shared, shape=shared.shape + delta[:-1], log_focal=shared.log_focal + float(delta[-1]))
+    new_shared = Shared(shared.shape + delta[:-1], shared.log_zoom + float(delta[-1]))
     return new_shared, new_states

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flame.camera import Intrinsics
 from flame.rotation_kernels import rotation_matrix
 from flame.surface import NUM_JOINT_ANGLES
 
@@ -14,6 +15,29 @@ TRANSLATION = slice(3, 6)
 JOINTS = slice(6, 6 + NUM_JOINT_ANGLES)
 NUM_RIGID = 6
 FIRST_EXPRESSION = 6 + NUM_JOINT_ANGLES
+
+
+@dataclass(frozen=True)
+class View:
+    """Describe the camera of a frame as the solver needs it."""
+
+    focal_px: np.ndarray
+    """Focal lengths in units of pixel width and pixel height, float64 (2,)."""
+    center_px: np.ndarray
+    """Principal point, float64 (2,), pixels."""
+
+    @staticmethod
+    def of(intrinsics: Intrinsics) -> View:
+        """Return the view of a camera."""
+        return View(np.array([intrinsics.fx, intrinsics.fy]), np.array([intrinsics.cx, intrinsics.cy]))
+
+    def zoomed(self, log_factor: float) -> View:
+        """Return the view with its focal lengths multiplied by exp(log_factor)."""
+        return View(self.focal_px * np.exp(log_factor), self.center_px)
+
+    def project(self, points_cam: np.ndarray) -> np.ndarray:
+        """Project camera-space points (N, 3), metres, to pixels (N, 2); see ``flame.camera.project``."""
+        return self.focal_px * points_cam[:, :2] / points_cam[:, 2:] + self.center_px
 
 
 @dataclass(frozen=True)

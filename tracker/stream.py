@@ -11,7 +11,7 @@ from flame.surface import SurfaceRig
 from tracker.faces import Sighting
 from tracker.scout import FittingModel, Person, initial_state, interocular_px
 from tracker.solver import FrameFit, fit_frame
-from tracker.state import FaceState
+from tracker.state import FaceState, View
 from tracker.status import FrameStatus, judge
 from tracker.terms import whiten
 
@@ -46,8 +46,7 @@ class PersonStream:
         """Prepare to track a person whose identity is known with a camera that is known."""
         self._rig: SurfaceRig = model.rig.with_shape(person.shape)
         self._model = model
-        self._focal_px = intrinsics.fx
-        self._center_px = np.array([intrinsics.cx, intrinsics.cy])
+        self._view = View.of(intrinsics)
         self._before: FaceFrame | None = None
         self._was_seen = False
 
@@ -59,12 +58,12 @@ class PersonStream:
             return FaceFrame(status, pts_seconds, False, None, float("nan"), float("nan"), 0.0, 0)
         before = self._before if sighting.is_continuous else None
         fit = self._fit(sighting, before, pts_seconds)
-        eyes_px = interocular_px(self._rig, fit.state, self._focal_px)
+        eyes_px = interocular_px(self._rig, fit.state, self._view)
         if before is not None and 100 * float(np.median(fit.residual_px)) > _COLD_RESTART_PERCENT * eyes_px:
             cold = self._fit(sighting, None, pts_seconds)
             if np.median(cold.residual_px) < np.median(fit.residual_px):
                 fit, before = cold, None
-                eyes_px = interocular_px(self._rig, fit.state, self._focal_px)
+                eyes_px = interocular_px(self._rig, fit.state, self._view)
         frame = FaceFrame(
             status=judge(sighting.evidence, fit.residual_px, eyes_px, self._model.config.status),
             pts_seconds=pts_seconds,
@@ -89,8 +88,6 @@ class PersonStream:
             prior = prior.near(start, elapsed_seconds, config.regularization.change_per_second)
             iterations = config.solver.max_iterations_warm
         else:
-            start = initial_state(self._rig, evidence, self._focal_px, self._center_px)
+            start = initial_state(self._rig, evidence, self._view)
         whitening = whiten(evidence, config.solver.sigma_scale)
-        return fit_frame(
-            self._rig, whitening, start, prior, self._focal_px, self._center_px, config.solver, iterations
-        )
+        return fit_frame(self._rig, whitening, start, prior, self._view, config.solver, iterations)

@@ -12,7 +12,7 @@ import numpy as np
 
 from flame.surface import PosedPoints
 from priors.evidence import FaceEvidence
-from tracker.state import FaceState
+from tracker.state import FaceState, View
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,15 @@ def whiten(evidence: FaceEvidence, scale: float = 1.0) -> Whitening:
     return Whitening(evidence.points_px, np.ascontiguousarray(matrices))
 
 
-def correspondences(
-    posed: PosedPoints, state: FaceState, focal_px: float, center_px: np.ndarray, whitening: Whitening
-) -> Linearization:
+def correspondences(posed: PosedPoints, state: FaceState, view: View, whitening: Whitening) -> Linearization:
     """Compare projected surface points with where they were seen: r = W (project(R x + t) - p)."""
     residual, by_state, by_points, by_focal = _correspondences(
         posed.points_head,
         posed.jacobian,
         state.rotation,
         state.translation,
-        focal_px,
-        center_px,
+        view.focal_px,
+        view.center_px,
         whitening.points_px,
         whitening.matrices,
     )
@@ -91,14 +89,14 @@ def _correspondences(
         depth = max(relative[2] + translation[2], 1e-3)
         x = (relative[0] + translation[0]) / depth
         y = (relative[1] + translation[1]) / depth
-        error_x = focal * x + center[0] - points_px[n, 0]
-        error_y = focal * y + center[1] - points_px[n, 1]
+        error_x = focal[0] * x + center[0] - points_px[n, 0]
+        error_y = focal[1] * y + center[1] - points_px[n, 1]
         for k in range(2):
             along_x, along_y = matrices[n, k, 0], matrices[n, k, 1]
             residual[n, k] = along_x * error_x + along_y * error_y
-            by_focal[2 * n + k] = focal * (along_x * x + along_y * y)
-            a = focal / depth * along_x
-            b = focal / depth * along_y
+            by_focal[2 * n + k] = focal[0] * along_x * x + focal[1] * along_y * y
+            a = focal[0] / depth * along_x
+            b = focal[1] / depth * along_y
             d = -(a * x + b * y)
             by_points[n, k, 0], by_points[n, k, 1], by_points[n, k, 2] = a, b, d
             row = by_state[2 * n + k]

@@ -24,9 +24,8 @@ def test_presets_load(name):
 
 
 def test_override_changes_one_setting_only():
-    config = override(Config(), ["solver.max_iterations=3", "overlay.panels=true", "solver.tolerance=1e-6"])
+    config = override(Config(), ["solver.max_iterations=3", "solver.tolerance=1e-6"])
     assert config.solver.max_iterations == 3
-    assert config.overlay.panels is True
     assert config.solver.tolerance == 1e-6
     assert config.scout == Config().scout
 
@@ -38,7 +37,6 @@ def test_override_changes_one_setting_only():
         ("sover.max_iterations=3", "did you mean 'solver'"),
         ("solver.max_iterations=many", "must be a whole number"),
         ("solver.tolerance=small", "must be a number"),
-        ("overlay.panels=perhaps", "must be true or false"),
         ("solver.max_iterations", "write section.key=value"),
         ("max_iterations=3", "write section.key=value"),
     ],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
+from flame import rotation_kernels
 from flame.rotation import axis_angle_from_matrix, compose_axis_angle, left_jacobian, matrix_from_axis_angle, skew
 from tests.tolerances import assert_close
 
@@ -123,3 +124,12 @@ def test_convention_compose_applies_the_right_one_first():
     quarter_x, quarter_y = np.array((math.pi / 2, 0, 0)), np.array((0, math.pi / 2, 0))
     matrix = matrix_from_axis_angle(compose_axis_angle(quarter_y, quarter_x))
     np.testing.assert_allclose(matrix @ (0, 1, 0), (1, 0, 0), atol=1e-15)
+
+
+@given(vectors, angles)
+def test_compiled_kernels_equal_the_general_functions(direction, angle):
+    axis_angle = _axis_angle(direction, angle)
+    np.testing.assert_allclose(
+        rotation_kernels.rotation_matrix(axis_angle), matrix_from_axis_angle(axis_angle), atol=1e-12
+    )
+    np.testing.assert_allclose(rotation_kernels.left_jacobian(axis_angle), left_jacobian(axis_angle), atol=1e-9)

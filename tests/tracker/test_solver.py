@@ -16,7 +16,7 @@ from tracker.solver import Shared, SharedPrior, StopReason, fit_frame, fit_joint
 from tracker.state import FaceState, View
 from tracker.terms import Whitening
 
-VIEW = View(900.0, np.array([320.0, 240.0]))
+VIEW = View(np.array([900.0, 900.0]), np.array([320.0, 240.0]))
 FACING = np.diag([1.0, -1.0, -1.0])
 CONFIG = Config().solver
 EXACT = replace(CONFIG, tolerance=1e-12)
@@ -54,8 +54,8 @@ def random_state(rig: SurfaceRig, seed: int) -> FaceState:
 
 def see(rig: SurfaceRig, state: FaceState, sigma_px: float, noise_px: float = 0.0, view: View = VIEW) -> Whitening:
     points_cam = state.points_cam(rig.pose(state.joint_angles, state.expression).points_head)
-    points_px = view.focal_px * points_cam[:, :2] / points_cam[:, 2:] + view.center_px
-    points_px = points_px + noise_px * np.random.default_rng(5).normal(size=points_px.shape)
+    noise = np.random.default_rng(5).normal(size=(len(points_cam), 2))
+    points_px = view.project(points_cam) + noise_px * noise
     return Whitening(points_px, np.tile(np.eye(2) / sigma_px, (len(points_px), 1, 1)))
 
 

@@ -1,0 +1,98 @@
+"""Smoothing: keeps polynomials, removes noise, never crosses a break, emits every frame once and in order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.schema import SmoothingConfig
+from flame.rotation_kernels import rotation_matrix
+from tracker.smooth import FixedLagSmoother
+from tracker.state import FaceState
+from tracker.status import FrameStatus
+from tracker.stream import FaceFrame
+
+CONFIG = SmoothingConfig()
+
+
+def face_frame(seconds: float, value: float, *, is_continuous: bool = True) -> FaceFrame:
+    """Return a tracked frame all of whose numbers are ``value``."""
+    state = FaceState(rotation_matrix(np.array([0.0, value, 0.0])), np.full(3, value), np.full(12, value), np.full(4, value))
+    return FaceFrame(FrameStatus.OK, seconds, is_continuous, state, 1.0, 50.0, 1.0, 3)
+
+
+def lost_frame(seconds: float) -> FaceFrame:
+    """Return a frame without a face."""
+    return FaceFrame(FrameStatus.LOST, seconds, False, None, float("nan"), float("nan"), 0.0, 0)
+
+
+def smooth(frames: list[FaceFrame], config: SmoothingConfig = CONFIG) -> list[FaceFrame]:
+    """Push all frames through a smoother."""
+    smoother = FixedLagSmoother(config)
+    out = [each for frame in frames for each in smoother.push(frame)]
+    return out + smoother.flush()
+
+
+def values(frames: list[FaceFrame]) -> np.ndarray:
+    """Return one number of every frame."""
+    return np.array([np.nan if frame.state is None else frame.state.expression[0] for frame in frames])
+
+
+@given(
+    steps=st.lists(st.floats(0.005, 0.2), min_size=1, max_size=40),
+    breaks=st.lists(st.integers(0, 39), max_size=4),
+    lost=st.lists(st.integers(0, 39), max_size=4),
+)
+def test_every_frame_comes_out_once_in_order(steps, breaks, lost):
+    times = np.cumsum(steps)
+    frames = [
+        lost_frame(t) if i in lost else face_frame(t, 0.1 * np.sin(t), is_continuous=i not in breaks and i > 0)
+        for i, t in enumerate(times)
+    ]
+    out = smooth(frames)
+    assert [frame.pts_seconds for frame in out] == [frame.pts_seconds for frame in frames]
+    assert [frame.status for frame in out] == [frame.status for frame in frames]
+
+
+def test_motion_that_is_quadratic_in_time_is_kept():
+    times = np.arange(30) / 30
+    frames = [face_frame(t, 0.3 * t + 0.2 * t**2, is_continuous=i > 0) for i, t in enumerate(times)]
+    out = smooth(frames)
+    np.testing.assert_allclose(values(out), values(frames), atol=1e-9)
+    np.testing.assert_allclose(out[9].state.translation, frames[9].state.translation, atol=1e-9)
+    np.testing.assert_allclose(out[9].state.rotation, frames[9].state.rotation, atol=1e-9)
+
+
+def test_variable_frame_rate_keeps_quadratic_motion():
+    times = np.cumsum(np.random.default_rng(0).uniform(0.008, 0.05, 40))
+    frames = [face_frame(t, 0.1 - 0.4 * t + 0.2 * t**2, is_continuous=i > 0) for i, t in enumerate(times)]
+    np.testing.assert_allclose(values(smooth(frames)), values(frames), atol=1e-9)
+
+
+def test_noise_is_lowered():
+    noise = np.random.default_rng(0).normal(size=200)
+    frames = [face_frame(i / 30, 0.01 * n, is_continuous=i > 0) for i, n in enumerate(noise)]
+    assert values(smooth(frames)).std() < 0.7 * values(frames).std()
+
+
+def test_a_break_stays_sharp():
+    frames = [face_frame(i / 30, 0.0 if i < 10 else 1.0, is_continuous=i not in (0, 10)) for i in range(20)]
+    np.testing.assert_allclose(values(smooth(frames)), values(frames), atol=1e-9)
+
+
+def test_zero_half_width_switches_smoothing_off():
+    frames = [face_frame(i / 30, float(np.sin(i)), is_continuous=i > 0) for i in range(12)]
+    np.testing.assert_array_equal(values(smooth(frames, replace(CONFIG, half_width_seconds=0.0))), values(frames))
+
+
+@pytest.mark.parametrize("rate", [10, 30, 240])
+def test_frames_are_held_back_no_longer_than_allowed(rate):
+    smoother = FixedLagSmoother(CONFIG)
+    num_out = 0
+    for i in range(60):
+        num_out += len(smoother.push(face_frame(i / rate, 0.0, is_continuous=i > 0)))
+        assert i + 1 - num_out <= CONFIG.max_lag_frames

@@ -1,0 +1,214 @@
+"""Track one source: scout, then stream every frame through observation, solving and smoothing; constant memory."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from configs.schema import Config
+from flame import HeadModel, load_head
+from flame.camera import Intrinsics
+from flame.surface import build_surface_rig
+from priors import create_prior
+from priors.evidence import FaceEvidence, Prior
+from tracker.faces import Anchor, FaceFollower, Sighting
+from tracker.frames import Frame, FrameSource, SourceInfo, open_source, probe_source, read_frames_at
+from tracker.prefetch import Prefetch
+from tracker.priors import state_prior
+from tracker.scout import FittingModel, Glimpse, Person, anchors, group_by_person, look, solve_person, spread_seconds
+from tracker.smooth import FixedLagSmoother
+from tracker.state import View
+from tracker.stream import FaceFrame, PersonStream
+
+_UNKNOWN_FRAME_RATE = 30.0
+_FULL_FRAME_WIDTH_MM = 36.0
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """Hold what is loaded once and used for every clip."""
+
+    head_name: str
+    """``commons`` or the path of a head model."""
+    head: HeadModel
+    prior: Prior
+    model: FittingModel
+
+
+@dataclass(frozen=True)
+class Span:
+    """Select frames of a source."""
+
+    start_seconds: float | None = None
+    """First time, seconds on the source's clock."""
+    end_seconds: float | None = None
+    """Time before which to stop, seconds."""
+    max_frames: int | None = None
+    """Number of frames after which to stop."""
+
+    def open(self, path: Path) -> FrameSource:
+        """Open a source at this span."""
+        return open_source(
+            path, start_seconds=self.start_seconds, end_seconds=self.end_seconds, max_frames=self.max_frames
+        )
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Hold the people of one clip, where each was seen, and the camera."""
+
+    people: tuple[Person, ...]
+    anchors: tuple[Sequence[Anchor], ...]
+    intrinsics: Intrinsics
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """Hold one frame with the outcome for every person, and the evidence for pictures."""
+
+    frame: Frame
+    faces: tuple[FaceFrame, ...]
+    evidence: tuple[FaceEvidence | None, ...]
+
+
+def load_toolkit(head: str, prior: str, config: Config) -> Toolkit:
+    """Load head model and prior and prepare the head for fitting.
+
+    Raises:
+        UserError: the head cannot be read, or the prior is not known.
+    """
+    model = load_head(head)
+    loaded_prior = create_prior(prior, model)
+    rig = build_surface_rig(model, loaded_prior.surface)
+    if model.expression_bounds is None:
+        bounds = np.tile([-np.inf, np.inf], (rig.num_expressions, 1))
+    else:
+        bounds = model.expression_bounds.numpy().astype(np.float64)
+    fitting = FittingModel(rig, state_prior(config.regularization, bounds), config)
+    return Toolkit(head, model, loaded_prior, fitting)
+
+
+def expected_intrinsics(info: SourceInfo, fov_degrees: float | None, config: Config) -> Intrinsics:
+    """Return centred intrinsics from the given field of view, the EXIF focal length, or what is usual."""
+    if fov_degrees is None and info.focal_35mm:
+        fov_degrees = 2 * math.degrees(math.atan(0.5 * _FULL_FRAME_WIDTH_MM / info.focal_35mm))
+    fov_degrees = fov_degrees or config.regularization.default_fov_degrees
+    intrinsics = Intrinsics.from_fov(fov_degrees, info.width, info.height)
+    return intrinsics.with_pixel_aspect(float(info.pixel_aspect_ratio))
+
+
+def scout_frames(info: SourceInfo, span: Span, config: Config) -> list[Frame]:
+    """Read the frames at which a clip is scouted, by random access."""
+    if info.kind == "image":
+        with open_source(info.path) as source:
+            return list(source)
+    start_seconds = span.start_seconds or 0.0
+    end_seconds = min(span.end_seconds or math.inf, info.duration_seconds or math.inf)
+    rate = float(info.frame_rate or _UNKNOWN_FRAME_RATE)
+    if not math.isfinite(end_seconds):
+        end_seconds = start_seconds + (info.num_frames or 1) / rate
+    if span.max_frames is not None:
+        end_seconds = min(end_seconds, start_seconds + span.max_frames / rate)
+    num_frames = max(1, round((end_seconds - start_seconds) * rate))
+    return read_frames_at(info, spread_seconds(start_seconds, end_seconds, num_frames, config))
+
+
+def scout(
+    toolkit: Toolkit, info: SourceInfo, span: Span, max_people: int, fov_degrees: float | None
+) -> list[list[Glimpse]]:
+    """Look at a few frames of a source and tell people apart; the main person first.
+
+    Where the spread frames show nobody, the whole clip is searched at intervals until somebody is seen.
+    """
+    config = toolkit.model.config
+    view = View.of(expected_intrinsics(info, fov_degrees, config))
+    seen = [
+        look(toolkit.prior, frame.image, frame.pts_seconds, view, max_people + 1, config)
+        for frame in scout_frames(info, span, config)
+    ]
+    if not any(seen) and info.kind != "image":
+        seen = [_first_glimpses(toolkit, info, span, max_people, view)]
+    return group_by_person(seen, max_people)
+
+
+def _first_glimpses(toolkit: Toolkit, info: SourceInfo, span: Span, max_people: int, view: View) -> list[Glimpse]:
+    """Search a clip from its start at intervals until somebody is seen."""
+    config = toolkit.model.config
+    searched_seconds = -math.inf
+    with span.open(info.path) as source:
+        for frame in source:
+            if frame.pts_seconds - searched_seconds < config.status.search_seconds:
+                continue
+            searched_seconds = frame.pts_seconds
+            glimpses = look(toolkit.prior, frame.image, frame.pts_seconds, view, max_people + 1, config)
+            if glimpses:
+                return glimpses
+    return []
+
+
+def identify(toolkit: Toolkit, people: Sequence[Sequence[Glimpse]], *, focal_is_known: bool) -> tuple[Person, ...]:
+    """Solve the people's identities; the focal length comes from the first person and serves all."""
+    solved: list[Person] = []
+    for glimpses in people:
+        zoom = solved[0].log_zoom if solved else 0.0
+        views = [replace(glimpse, view=glimpse.view.zoomed(zoom)) for glimpse in glimpses]
+        solved.append(solve_person(toolkit.model, views, focal_is_known=focal_is_known or bool(solved)))
+    return tuple(solved)
+
+
+def cast(
+    toolkit: Toolkit,
+    info: SourceInfo,
+    people: Sequence[Person],
+    seen: Sequence[Sequence[Glimpse]],
+    fov_degrees: float | None,
+) -> Cast:
+    """Put people whose identity is known into a clip; ``seen`` says where each was seen there, if at all."""
+    zoom = people[0].log_zoom if people else 0.0
+    intrinsics = expected_intrinsics(info, fov_degrees, toolkit.model.config).zoom(math.exp(zoom))
+    places = [anchors(glimpses) for glimpses in seen] + [[]] * (len(people) - len(seen))
+    return Cast(tuple(people), tuple(places), intrinsics)
+
+
+def stream_clip(source: FrameSource, toolkit: Toolkit, cast: Cast) -> Iterator[TrackedFrame]:
+    """Track every frame of a source in order; frames come out a few behind those that went in."""
+    config = toolkit.model.config
+    follower = FaceFollower(toolkit.prior, cast.anchors, config.status)
+    streams = [PersonStream(person, toolkit.model, cast.intrinsics) for person in cast.people]
+    smoothers = [FixedLagSmoother(config.smoothing) for _ in cast.people]
+    waiting: deque[tuple[Frame, list[Sighting]]] = deque()
+
+    def emit(smoothed: Sequence[Sequence[FaceFrame]]) -> Iterator[TrackedFrame]:
+        for faces in zip(*smoothed, strict=True):
+            frame, sightings = waiting.popleft()
+            yield TrackedFrame(frame, tuple(faces), tuple(sighting.evidence for sighting in sightings))
+
+    with Prefetch(source) as frames, Prefetch(_observe(frames, follower)) as observed:
+        for frame, sightings in observed:
+            waiting.append((frame, sightings))
+            solved = [stream.solve(seen, frame.pts_seconds) for stream, seen in zip(streams, sightings, strict=True)]
+            if not solved:
+                waiting.popleft()
+                yield TrackedFrame(frame, (), ())
+            yield from emit([smoother.push(face) for smoother, face in zip(smoothers, solved, strict=True)])
+    yield from emit([smoother.flush() for smoother in smoothers])
+
+
+def _observe(frames: Prefetch[Frame], follower: FaceFollower) -> Iterator[tuple[Frame, list[Sighting]]]:
+    """Pair every frame with what is seen in it."""
+    for frame in frames:
+        yield frame, follower.observe(frame.image, frame.pts_seconds)
+
+
+def probe(path: str | Path) -> SourceInfo:
+    """Return what is known of a source before it is read.
+
+    Raises:
+        UserError: there is no such source, or it cannot be tracked.
+    """
+    return probe_source(Path(path))
