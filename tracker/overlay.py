@@ -227,7 +227,7 @@ def _draw_vertices(
         triangle = rasterize(head.verts_cam, faces, intrinsics, cull_backfaces=True).triangle
         is_seen = np.unique(np.asarray(faces)[np.unique(triangle[triangle >= 0])])
         points_px = project(head.verts_cam[is_seen], intrinsics)
-        image = draw_points(image, points_px, _sweep(points_px), radius_px=0.8)
+        image = draw_points(image, points_px, _sweep(points_px), radius_px=1.0)
     return image
 
 
