@@ -2,7 +2,7 @@
 
     python benchmarks/clips.py CLIP [CLIP ...] [--faces N]
 
-Every clip is run three times in one process, after a warm-up: decoding + MediaPipe FaceMesh alone (one stream, irises on),
+Every clip is run three times in one process, after a warm-up: decoding + MediaPipe FaceMesh alone (irises on),
 the tracker without overlay, the tracker with overlay. Loading of libraries and models is not counted, scouting and
 identity are. Quote the ratios; absolute times depend on the machine.
 """
@@ -70,7 +70,7 @@ def decode_and_mediapipe(path: Path, num_faces: int) -> float:
     """Return the seconds that decoding and MediaPipe FaceMesh alone take for a clip."""
     import mediapipe as mp
 
-    face_mesh = mp.solutions.face_mesh.FaceMesh(max_num_faces=num_faces, refine_landmarks=True)  # type: ignore[attr-defined]
+    face_mesh = mp.solutions.face_mesh.FaceMesh(max_num_faces=num_faces, refine_landmarks=True)
     with stopwatch() as seconds, open_source(path) as source:
         for frame in source:
             face_mesh.process(frame.image)

@@ -45,7 +45,9 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         path, separator, text = assignment.partition("=")
         section_name, dot, key = path.strip().partition(".")
         if not separator or not dot:
-            raise InputError(f"setting '{assignment}' is malformed; write section.key=value, e.g. solver.tolerance=1e-4.")
+            raise InputError(
+                f"setting '{assignment}' is malformed; write section.key=value, e.g. solver.tolerance=1e-4."
+            )
         sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
         if section_name not in sections:
             raise InputError(

@@ -25,9 +25,9 @@ class SolverConfig:
 class RegularizationConfig:
     """Set the standard deviations of what a face is expected to do; smaller is stiffer."""
 
-    expression: float = 0.3
+    expression: float = 0.8
     """Expression coefficients (1 is the full action)."""
-    jaw_open_rad: float = 0.25
+    jaw_open_rad: float = 0.35
     """Jaw rotation about the ear axis, radians."""
     jaw_side_rad: float = 0.06
     """Jaw rotation about the vertical axis, radians."""
@@ -37,9 +37,9 @@ class RegularizationConfig:
     """Neck rotation, radians; one camera cannot tell neck from head, so it stays near zero."""
     locked_rad: float = 0.01
     """Rotations that anatomy hardly allows (jaw roll, eye roll), radians."""
-    identity: float = 1.0
+    identity: float = 0.5
     """Identity coefficients, in the head model's own standard deviations."""
-    log_focal: float = 0.25
+    log_focal: float = 0.1
     """Logarithm of the focal length around its expected value."""
     default_fov_degrees: float = 45.0
     """Field of view along the longer image side that is expected when nothing else is known."""
@@ -51,15 +51,15 @@ class RegularizationConfig:
 class ScoutConfig:
     """Set how identity and focal length are found before the clip is streamed."""
 
-    candidates: int = 24
+    candidates: int = 16
     """Frames looked at, spread over the clip; short clips are looked at in fewer."""
     frames_per_candidate: int = 8
     """At most one frame in so many is looked at."""
-    keyframes: int = 16
+    keyframes: int = 12
     """Frames used in the joint solve, chosen for spread over pose and expression."""
     iterations: int = 12
     """Levenberg-Marquardt iterations of the joint solve."""
-    observable_mm: float = 0.05
+    observable_mm: float = 0.1
     """Identity directions that move the evidence by less than this are left at their mean."""
 
 
@@ -76,7 +76,7 @@ class StatusConfig:
     max_residual_percent: float = 5.0
     """Above this median residual, in percent of the interocular distance, the frame is low_confidence."""
     search_seconds: float = 0.5
-    """Look for missing people this often; at once when a face was just lost."""
+    """Look for missing people this often, more rarely while that is in vain; at once when a face was just lost."""
 
 
 @dataclass(frozen=True)

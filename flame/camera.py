@@ -1,10 +1,11 @@
 """Pinhole camera, and the one place where the project's conventions are written.
 
-- Lengths are metres, angles radians (degrees only in names that say ``_degrees``), times ``pts_seconds`` from the container.
+- Lengths are metres, angles radians (degrees only in names that say ``_degrees``), times ``pts_seconds`` from the
+  container.
 - Head space is FLAME's: +x the subject's left, +y up, +z out of the face.
 - Camera space is OpenCV's: +x right, +y down, +z forward.
-- Pixels: the image's top-left corner is (0, 0), the first pixel's centre is (0.5, 0.5); the centre of a ``width`` x ``height``
-  image is (width / 2, height / 2).
+- Pixels: the image's top-left corner is (0, 0), the first pixel's centre is (0.5, 0.5); the centre of a ``width`` x
+  ``height`` image is (width / 2, height / 2).
 - Transforms are named ``a_from_b`` and applied as ``points_a = points_b @ a_from_b[:3, :3].T + a_from_b[:3, 3]``.
 - Texture coordinates have their origin at the bottom left, as in OBJ files.
 - Images are RGB, uint8 outside networks, float32 in [0, 1] inside.
@@ -47,7 +48,7 @@ class Intrinsics:
         return Intrinsics(focal_px, focal_px, width / 2, height / 2, width, height)
 
     def with_pixel_aspect(self, aspect: float) -> Intrinsics:
-        """Return the intrinsics for pixels that are ``aspect`` times as wide as high; the height keeps its focal length."""
+        """Return the intrinsics for pixels ``aspect`` times as wide as high; the height keeps its focal length."""
         return replace(self, fx=self.fy / aspect)
 
     @property

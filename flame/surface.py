@@ -77,7 +77,7 @@ class SurfaceRig:
     pose_basis: np.ndarray
     """Derivative of ``rest`` with respect to the pose features vec(R - I) of joints 1 to 4, float64 (M, 3, 36)."""
     has_pose_basis: np.ndarray
-    """Whether the strand has any pose corrective, bool (M,)."""
+    """Whether the strand has any corrective of joint 1, 2, 3 or 4, bool (M, 4)."""
     joints: np.ndarray
     """Joint positions at rest, float64 (5, 3)."""
     joint_shape_basis: np.ndarray
@@ -112,16 +112,22 @@ class SurfaceRig:
         )
 
     def observable_shape_directions(self, threshold_m: float) -> np.ndarray:
-        """Return orthonormal shape directions (I, R) that move the points, or the joints, by more than a threshold.
+        """Return orthonormal shape directions (I, R) that one camera can see in the points.
 
-        Under a unit Gaussian shape prior the best shape for evidence on these points lies in the span of the directions
-        that move them, so solving there loses no more than ``threshold_m`` (root mean square, metres) per direction.
+        Left out are directions that move the points, or the joints, by less than ``threshold_m`` (root mean square,
+        metres): under a unit Gaussian shape prior they are best left at zero. Left out, too, is the direction that
+        changes the points' overall size, since a camera cannot tell a large face from a near one; the face keeps the
+        mean face's size.
         """
         moves = np.zeros((self.num_points, 3, self.num_shapes))
         np.add.at(moves, self.point, self.shape_basis)
+        points = np.zeros((self.num_points, 3))
+        np.add.at(points, self.point, self.rest)
         stacked = np.concatenate((moves.reshape(-1, self.num_shapes), self.joint_shape_basis.reshape(15, -1)))
-        gram = stacked.T @ stacked / self.num_points
-        variances, directions = np.linalg.eigh(gram)
+        size = np.einsum("nc,nci->i", points - points.mean(axis=0), moves)
+        size /= max(float(np.linalg.norm(size)), 1e-300)
+        stacked = stacked - np.outer(stacked @ size, size)
+        variances, directions = np.linalg.eigh(stacked.T @ stacked / self.num_points)
         keep = variances > threshold_m**2
         return np.ascontiguousarray(directions[:, keep][:, ::-1])
 
@@ -145,19 +151,23 @@ class SurfaceRig:
         )
         return PosedPoints(points, jacobian)
 
-    def shape_jacobian(self, joint_angles: np.ndarray) -> np.ndarray:
-        """Return the derivative of the posed points with respect to the shape coefficients, float64 (N, 3, I)."""
+    def shape_jacobian(self, joint_angles: np.ndarray, by_points: np.ndarray) -> np.ndarray:
+        """Carry derivatives (N, K, 3) with respect to the posed points over to the shape coefficients: (N, K, I)."""
         rotations = _kinematics(joint_angles, self.joints)[0]
-        positions_jacobian = _posed_joint_basis(rotations[NECK], self.joint_shape_basis)
-        relative = self.shape_basis - self.weight[:, None, None] * self.joint_shape_basis[self.joint]
-        moved = np.matmul(rotations[self.joint], relative)
-        moved += self.weight[:, None, None] * positions_jacobian[self.joint]
-        starts = np.flatnonzero(np.r_[True, self.point[1:] != self.point[:-1]])
-        return np.add.reduceat(moved, starts, axis=0)
+        return _shape_product(
+            self.point,
+            self.joint,
+            self.weight,
+            self.shape_basis,
+            self.joint_shape_basis,
+            _posed_joint_basis(rotations[NECK], self.joint_shape_basis),
+            rotations,
+            np.ascontiguousarray(by_points),
+        )
 
 
 def build_surface_rig(model: HeadModel, points: SurfacePoints) -> SurfaceRig:
-    """Restrict a head model to surface points (N of them); weights below 1e-6 are dropped and the rest renormalised."""
+    """Restrict a head model to surface points (N of them); weights below 1e-9 are dropped and the rest renormalised."""
     arrays = {
         name: getattr(model, name).detach().cpu().numpy().astype(np.float64)
         for name in ("template", "shape_basis", "expression_basis", "skin_weights", "joint_regressor")
@@ -166,7 +176,7 @@ def build_surface_rig(model: HeadModel, points: SurfacePoints) -> SurfaceRig:
     pose_basis = model.pose_basis.detach().cpu().numpy().astype(np.float64).reshape(36, num_vertices, 3)
     vertex = model.faces.detach().cpu().numpy()[points.triangles]
     corner_weights = points.barycentric[:, :, None] * arrays["skin_weights"][vertex]
-    corner_weights[corner_weights < 1e-6] = 0.0
+    corner_weights[corner_weights < 1e-9] = 0.0
     corner_weights /= corner_weights.sum(axis=(1, 2), keepdims=True)
     point, joint = np.nonzero(corner_weights.sum(axis=1))
     strand_weights = corner_weights[point, :, joint]
@@ -186,7 +196,7 @@ def build_surface_rig(model: HeadModel, points: SurfacePoints) -> SurfaceRig:
         shape_basis=fold(arrays["shape_basis"]),
         expression_basis=fold(arrays["expression_basis"]),
         pose_basis=folded_pose,
-        has_pose_basis=np.abs(folded_pose).max(axis=(1, 2)) > 0,
+        has_pose_basis=np.abs(folded_pose.reshape(-1, 3, 4, 9)).max(axis=(1, 3)) > 0,
         joints=regressor @ arrays["template"],
         joint_shape_basis=np.einsum("jv,vci->jci", regressor, arrays["shape_basis"]),
         joint_expression_basis=np.einsum("jv,vce->jce", regressor, arrays["expression_basis"]),
@@ -257,62 +267,98 @@ def _pose_strands(
     features_jacobian,
 ):  # pragma: no cover - compiled
     """Pose all strands and sum them to points; see SurfaceRig.pose."""
-    num_strands = len(point)
     num_expressions = expression.shape[0]
     points = np.zeros((num_points, 3))
     jacobian = np.zeros((num_points, 3, NUM_JOINT_ANGLES + num_expressions))
     posed_basis = _posed_joint_basis(rotations[NECK], joint_expression_basis)
     joints_move = np.any(joint_expression_basis != 0.0)
-    strand = np.empty(3)
-    local = np.empty(3)
-    relative = np.empty(3)
-    by_feature = np.empty(3)
-    for m in range(num_strands):
+    strand, local, relative = np.empty(3), np.empty(3), np.empty(3)
+    for m in range(len(point)):
         p, j, w = point[m], joint[m], weight[m]
         rotation = rotations[j]
+        _at_rest(rest[m], expression_basis[m], pose_basis[m], has_pose_basis[m], expression, features, local)
         for c in range(3):
-            value = rest[m, c] - w * joints[j, c]
-            for e in range(num_expressions):
-                value += expression_basis[m, c, e] * expression[e]
-            if has_pose_basis[m]:
-                for f in range(36):
-                    value += pose_basis[m, c, f] * features[f]
-            local[c] = value
+            local[c] -= w * joints[j, c]
         for c in range(3):
             relative[c] = rotation[c, 0] * local[0] + rotation[c, 1] * local[1] + rotation[c, 2] * local[2]
             strand[c] = relative[c] + w * posed_joints[j, c]
             points[p, c] += strand[c]
-            for e in range(num_expressions):
-                jacobian[p, c, NUM_JOINT_ANGLES + e] += (
-                    rotation[c, 0] * expression_basis[m, 0, e]
-                    + rotation[c, 1] * expression_basis[m, 1, e]
-                    + rotation[c, 2] * expression_basis[m, 2, e]
-                )
-            if joints_move:
-                for e in range(num_expressions):
-                    turned = 0.0
-                    for d in range(3):
-                        turned += rotation[c, d] * joint_expression_basis[j, d, e]
-                    jacobian[p, c, NUM_JOINT_ANGLES + e] += w * (posed_basis[j, c, e] - turned)
-        if j >= 1:
+        _add_turned(jacobian[p], rotation, expression_basis[m], 1.0)
+        if joints_move:
+            _add_turned(jacobian[p], rotation, joint_expression_basis[j], -w)
+            jacobian[p, :, NUM_JOINT_ANGLES:] += w * posed_basis[j]
+        if j >= NECK:
             _add_turn(jacobian[p], 0, axes[0], strand - w * posed_joints[NECK])
-        if j >= 2:
+        if j >= JAW:
             _add_turn(jacobian[p], 3 * (j - 1), axes[j - 1], relative)
-        if has_pose_basis[m]:
-            for k in range(4):
-                for angle in range(3):
-                    for c in range(3):
-                        value = 0.0
-                        for f in range(9):
-                            value += pose_basis[m, c, 9 * k + f] * features_jacobian[k, angle, f]
-                        by_feature[c] = value
-                    for c in range(3):
-                        jacobian[p, c, 3 * k + angle] += (
-                            rotation[c, 0] * by_feature[0]
-                            + rotation[c, 1] * by_feature[1]
-                            + rotation[c, 2] * by_feature[2]
-                        )
+        for k in range(4):
+            if has_pose_basis[m, k]:
+                _add_correctives(jacobian[p], 3 * k, rotation, pose_basis[m], 9 * k, features_jacobian[k])
     return points, jacobian
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _at_rest(
+    rest, expression_basis, pose_basis, has_pose_basis, expression, features, out
+):  # pragma: no cover - compiled
+    """Write a strand's rest position under expression and pose correctives to ``out`` (3,)."""
+    for c in range(3):
+        value = rest[c]
+        for e in range(expression.shape[0]):
+            value += expression_basis[c, e] * expression[e]
+        for k in range(4):
+            if has_pose_basis[k]:
+                for f in range(9 * k, 9 * k + 9):
+                    value += pose_basis[c, f] * features[f]
+        out[c] = value
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _add_turned(jacobian, rotation, basis, factor):  # pragma: no cover - compiled
+    """Add ``factor`` times the rotated basis (3, E) to a point's derivatives by expression."""
+    for c in range(3):
+        x, y, z = factor * rotation[c, 0], factor * rotation[c, 1], factor * rotation[c, 2]
+        for e in range(basis.shape[1]):
+            jacobian[c, NUM_JOINT_ANGLES + e] += x * basis[0, e] + y * basis[1, e] + z * basis[2, e]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _add_correctives(jacobian, column, rotation, pose_basis, first, features_jacobian):  # pragma: no cover - compiled
+    """Add what a joint's three angles do through its pose correctives to a point's derivatives."""
+    moved = np.empty(3)
+    for angle in range(3):
+        for c in range(3):
+            value = 0.0
+            for f in range(9):
+                value += pose_basis[c, first + f] * features_jacobian[angle, f]
+            moved[c] = value
+        for c in range(3):
+            jacobian[c, column + angle] += (
+                rotation[c, 0] * moved[0] + rotation[c, 1] * moved[1] + rotation[c, 2] * moved[2]
+            )
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _shape_product(
+    point, joint, weight, shape_basis, joint_basis, posed_basis, rotations, by_points
+):  # pragma: no cover - compiled
+    """Evaluate ``SurfaceRig.shape_jacobian``: d point = sum over strands of R (S - w dJ) + w dJ_posed."""
+    num_points, num_rows, _ = by_points.shape
+    num_shapes = shape_basis.shape[2]
+    out = np.zeros((num_points, num_rows, num_shapes))
+    for m in range(len(point)):
+        p, j, w = point[m], joint[m], weight[m]
+        rotation = rotations[j]
+        for k in range(num_rows):
+            row, outer = out[p, k], by_points[p, k]
+            for c in range(3):
+                inner = outer[0] * rotation[0, c] + outer[1] * rotation[1, c] + outer[2] * rotation[2, c]
+                basis = shape_basis[m, c]
+                lever, carried = joint_basis[j, c], posed_basis[j, c]
+                inner_joint, outer_joint = w * inner, w * outer[c]
+                for i in range(num_shapes):
+                    row[i] += inner * basis[i] - inner_joint * lever[i] + outer_joint * carried[i]
+    return out
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

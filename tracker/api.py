@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from configs import load_preset
 from configs.schema import Config
-from flame.errors import InputError
+from flame.errors import InputError, UserError
+from flame.rasterizer import check_backend
 from tracker.clip import Cast, Span, Toolkit, TrackedFrame, cast, identify, load_toolkit, probe, scout, stream_clip
-from tracker.frames import SourceInfo
-from tracker.outputs import ClipOutput, describe
+from tracker.frames import SourceInfo, check_range
+from tracker.outputs import ClipOutput, describe, prepare_folder
 from tracker.recorder import Recorder
 from tracker.result import Track
 from tracker.scout import Glimpse
@@ -64,6 +66,8 @@ class Options:
             raise InputError("--panels and --no-overlay contradict each other; leave one out.")
         if self.fov_degrees is not None and not 1 <= self.fov_degrees <= 170:
             raise InputError(f"--fov {self.fov_degrees:g}: it must be from 1 to 170 degrees.")
+        check_range(self.start_seconds, self.end_seconds, self.max_frames)
+        check_backend(self.device)
 
     @property
     def span(self) -> Span:
@@ -79,10 +83,23 @@ class Progress:
     frame: TrackedFrame
     num_frames: int | None
     """Frames of the clip as far as its header tells."""
+    duration_seconds: float
+    """Length of the clip as far as its header tells; 0 where it does not."""
 
 
 OnFrame = Callable[[Progress], None]
 OnDone = Callable[[Track, Path | None], None]
+OnError = Callable[[Path, UserError], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Hold one input that can be read, and where its results go."""
+
+    info: SourceInfo
+    folder: Path | None
+    known: Cast | None = None
+    """Its people, where all inputs serve to identify them."""
 
 
 def track(
@@ -114,6 +131,7 @@ def track_many(
     *,
     on_frame: OnFrame | None = None,
     on_done: OnDone | None = None,
+    on_error: OnError | None = None,
     toolkit: Toolkit | None = None,
     options: Options | None = None,
 ) -> list[Track]:
@@ -124,6 +142,8 @@ def track_many(
         outputs: one folder per input, or None for those (or all) of which nothing shall be written.
         on_frame: called after every frame.
         on_done: called after every input with its track and folder.
+        on_error: called with every input that cannot be tracked, and why; the others are tracked all the same, and only
+            their tracks are returned. Without it the first error is raised.
         toolkit: what ``load_toolkit`` returned.
         options: how to track.
 
@@ -131,28 +151,52 @@ def track_many(
         UserError: an input cannot be read, or an option cannot be used.
     """
     settings = options or Options()
-    folders = [Path(output) if output is not None else None for output in outputs or [None] * len(paths)]
-    infos = [probe(path) for path in paths]
+    jobs = []
+    for path, output in zip(paths, outputs or [None] * len(paths), strict=True):
+        with _handing_over(path, on_error):
+            info = probe(path)
+            jobs.append(_Job(info, None if output is None else prepare_folder(Path(output), info)))
+    if not jobs:
+        return []
     toolkit = toolkit or load_toolkit(settings.head, settings.prior, settings.config)
     if settings.same_person:
-        seen = [_scout(toolkit, info, settings) for info in infos]
-        together = [glimpse for people in seen for glimpses in people for glimpse in glimpses]
-        everybody = [together] if together else []
-        people = identify(toolkit, everybody, focal_is_known=settings.fov_degrees is not None)
-        casts = [cast(toolkit, info, people, own, settings.fov_degrees) for info, own in zip(infos, seen, strict=True)]
-    else:
-        casts = [None] * len(infos)
+        jobs = _with_one_identity(toolkit, jobs, settings, on_error)
     tracks = []
-    for info, known, folder in zip(infos, casts, folders, strict=True):
-        tracks.append(_track_clip(toolkit, info, known, folder, settings, on_frame))
-        if on_done is not None:
-            on_done(tracks[-1], folder)
+    for job in jobs:
+        with _handing_over(job.info.path, on_error):
+            tracks.append(_track_clip(toolkit, job, settings, on_frame))
+            if on_done is not None:
+                on_done(tracks[-1], job.folder)
     return tracks
+
+
+@contextlib.contextmanager
+def _handing_over(path: str | Path, on_error: OnError | None) -> Iterator[None]:
+    """Hand what is wrong with one input over, where somebody wants to hear of it."""
+    try:
+        yield
+    except UserError as error:
+        if on_error is None:
+            raise
+        on_error(Path(path), error)
 
 
 def _scout(toolkit: Toolkit, info: SourceInfo, options: Options) -> list[list[Glimpse]]:
     """Look at a few frames of one input."""
     return scout(toolkit, info, options.span, options.faces, options.fov_degrees)
+
+
+def _with_one_identity(
+    toolkit: Toolkit, jobs: Sequence[_Job], options: Options, on_error: OnError | None
+) -> list[_Job]:
+    """Scout all inputs and solve one identity from everything that was seen; inputs that cannot be read drop out."""
+    scouted: list[tuple[_Job, list[list[Glimpse]]]] = []
+    for job in jobs:
+        with _handing_over(job.info.path, on_error):
+            scouted.append((job, _scout(toolkit, job.info, options)))
+    together = [glimpse for _, people in scouted for glimpses in people for glimpse in glimpses]
+    people = identify(toolkit, [together] if together else [], focal_is_known=options.fov_degrees is not None)
+    return [replace(job, known=cast(toolkit, job.info, people, seen, options.fov_degrees)) for job, seen in scouted]
 
 
 def _cast(toolkit: Toolkit, info: SourceInfo, options: Options) -> Cast:
@@ -162,17 +206,11 @@ def _cast(toolkit: Toolkit, info: SourceInfo, options: Options) -> Cast:
     return cast(toolkit, info, people, seen, options.fov_degrees)
 
 
-def _track_clip(
-    toolkit: Toolkit,
-    info: SourceInfo,
-    known: Cast | None,
-    folder: Path | None,
-    options: Options,
-    on_frame: OnFrame | None,
-) -> Track:
-    """Track one input; ``known`` holds its people where other inputs helped to identify them."""
+def _track_clip(toolkit: Toolkit, job: _Job, options: Options, on_frame: OnFrame | None) -> Track:
+    """Track one input."""
     started = time.perf_counter()
-    players = known or _cast(toolkit, info, options)
+    info = job.info
+    players = job.known or _cast(toolkit, info, options)
     recorder = Recorder(toolkit.head_name, toolkit.head, players.people, players.intrinsics)
     is_complete = False
     problems: tuple[str, ...] = ()
@@ -182,11 +220,15 @@ def _track_clip(
         notes = describe(info, options, players, seconds, problems, is_complete=is_complete)
         return recorder.track(notes)
 
-    with options.span.open(info.path) as source, ClipOutput(folder, info, toolkit, players, options, result) as output:
-        for tracked in stream_clip(source, toolkit, players):
+    with (
+        options.span.open(info.path) as source,
+        ClipOutput(job.folder, info, toolkit, players, options, result) as output,
+        contextlib.closing(stream_clip(source, toolkit, players)) as frames,
+    ):
+        for tracked in frames:
             recorder.add(tracked.frame.index, tracked.frame.pts_seconds, tracked.faces)
             output.add(tracked)
             if on_frame is not None:
-                on_frame(Progress(info.path, tracked, info.num_frames))
+                on_frame(Progress(info.path, tracked, info.num_frames, info.duration_seconds))
         is_complete, problems = True, source.problems
     return result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +19,17 @@ from priors.evidence import FaceEvidence, Prior
 from tracker.faces import Anchor, FaceFollower, Sighting
 from tracker.frames import Frame, FrameSource, SourceInfo, open_source, probe_source, read_frames_at
 from tracker.prefetch import Prefetch
-from tracker.priors import state_prior
-from tracker.scout import FittingModel, Glimpse, Person, anchors, group_by_person, look, solve_person, spread_seconds
+from tracker.scout import (
+    FittingModel,
+    Glimpse,
+    Person,
+    anchors,
+    group_by_person,
+    look,
+    nobody,
+    solve_person,
+    spread_seconds,
+)
 from tracker.smooth import FixedLagSmoother
 from tracker.state import View
 from tracker.stream import FaceFrame, PersonStream
@@ -89,8 +98,9 @@ def load_toolkit(head: str, prior: str, config: Config) -> Toolkit:
         bounds = np.tile([-np.inf, np.inf], (rig.num_expressions, 1))
     else:
         bounds = model.expression_bounds.numpy().astype(np.float64)
-    fitting = FittingModel(rig, state_prior(config.regularization, bounds), config)
-    return Toolkit(head, model, loaded_prior, fitting)
+    fitting = FittingModel.of(rig, bounds, config)
+    # Absolute: a track has to find its head again from any other folder.
+    return Toolkit(head if head == "commons" else str(Path(head).resolve()), model, loaded_prior, fitting)
 
 
 def expected_intrinsics(info: SourceInfo, fov_degrees: float | None, config: Config) -> Intrinsics:
@@ -102,20 +112,29 @@ def expected_intrinsics(info: SourceInfo, fov_degrees: float | None, config: Con
     return intrinsics.with_pixel_aspect(float(info.pixel_aspect_ratio))
 
 
-def scout_frames(info: SourceInfo, span: Span, config: Config) -> list[Frame]:
-    """Read the frames at which a clip is scouted, by random access."""
+def scout_frames(info: SourceInfo, start_seconds: float, end_seconds: float, config: Config) -> list[Frame]:
+    """Read the frames at which a part of a clip is scouted, by random access."""
     if info.kind == "image":
         with open_source(info.path) as source:
             return list(source)
+    num_frames = max(1, round((end_seconds - start_seconds) * _frame_rate(info)))
+    return read_frames_at(info, spread_seconds(start_seconds, end_seconds, num_frames, config))
+
+
+def _frame_rate(info: SourceInfo) -> float:
+    """Return the frames per second that the header tells, or what is usual."""
+    return float(info.frame_rate or _UNKNOWN_FRAME_RATE)
+
+
+def _expected_range(info: SourceInfo, span: Span) -> tuple[float, float]:
+    """Return when a span starts and ends, as far as the header tells."""
     start_seconds = span.start_seconds or 0.0
     end_seconds = min(span.end_seconds or math.inf, info.duration_seconds or math.inf)
-    rate = float(info.frame_rate or _UNKNOWN_FRAME_RATE)
     if not math.isfinite(end_seconds):
-        end_seconds = start_seconds + (info.num_frames or 1) / rate
+        end_seconds = start_seconds + (info.num_frames or 1) / _frame_rate(info)
     if span.max_frames is not None:
-        end_seconds = min(end_seconds, start_seconds + span.max_frames / rate)
-    num_frames = max(1, round((end_seconds - start_seconds) * rate))
-    return read_frames_at(info, spread_seconds(start_seconds, end_seconds, num_frames, config))
+        end_seconds = min(end_seconds, start_seconds + span.max_frames / _frame_rate(info))
+    return start_seconds, end_seconds
 
 
 def scout(
@@ -123,29 +142,43 @@ def scout(
 ) -> list[list[Glimpse]]:
     """Look at a few frames of a source and tell people apart; the main person first.
 
-    Where the spread frames show nobody, the whole clip is searched at intervals until somebody is seen.
+    Where the spread frames show nobody, the clip is searched at intervals until somebody is seen, and scouted from
+    there on.
     """
     config = toolkit.model.config
     view = View.of(expected_intrinsics(info, fov_degrees, config))
-    seen = [
-        look(toolkit.prior, frame.image, frame.pts_seconds, view, max_people + 1, config)
-        for frame in scout_frames(info, span, config)
-    ]
+
+    def look_at(frame: Frame, before: Sequence[Glimpse] = ()) -> list[Glimpse]:
+        # Only when everybody wanted was seen before, nobody can be missed by looking at the same places.
+        known = before[:max_people] if len(before) >= max_people else ()
+        return look(toolkit.prior, frame.image, frame.pts_seconds, view, max_people + 1, config, known)
+
+    def look_at_all(frames: Iterable[Frame], seen: list[list[Glimpse]]) -> list[list[Glimpse]]:
+        for frame in frames:
+            seen = [*seen, look_at(frame, seen[-1] if seen else ())]
+        return seen
+
+    start_seconds, end_seconds = _expected_range(info, span)
+    seen = look_at_all(scout_frames(info, start_seconds, end_seconds, config), [])
     if not any(seen) and info.kind != "image":
-        seen = [_first_glimpses(toolkit, info, span, max_people, view)]
+        first = _first_glimpses(info, span, look_at, config)
+        if first:
+            later = scout_frames(info, first[0].pts_seconds, end_seconds, config)
+            seen = look_at_all((frame for frame in later if frame.pts_seconds > first[0].pts_seconds), [first])
     return group_by_person(seen, max_people)
 
 
-def _first_glimpses(toolkit: Toolkit, info: SourceInfo, span: Span, max_people: int, view: View) -> list[Glimpse]:
+def _first_glimpses(
+    info: SourceInfo, span: Span, look_at: Callable[[Frame], list[Glimpse]], config: Config
+) -> list[Glimpse]:
     """Search a clip from its start at intervals until somebody is seen."""
-    config = toolkit.model.config
     searched_seconds = -math.inf
     with span.open(info.path) as source:
         for frame in source:
             if frame.pts_seconds - searched_seconds < config.status.search_seconds:
                 continue
             searched_seconds = frame.pts_seconds
-            glimpses = look(toolkit.prior, frame.image, frame.pts_seconds, view, max_people + 1, config)
+            glimpses = look_at(frame)
             if glimpses:
                 return glimpses
     return []
@@ -168,15 +201,22 @@ def cast(
     seen: Sequence[Sequence[Glimpse]],
     fov_degrees: float | None,
 ) -> Cast:
-    """Put people whose identity is known into a clip; ``seen`` says where each was seen there, if at all."""
-    zoom = people[0].log_zoom if people else 0.0
+    """Put people whose identity is known into a clip; ``seen`` says where each was seen there, if at all.
+
+    Where there are none, one of average shape is looked for.
+    """
+    people = people or (nobody(toolkit.model),)
+    zoom = people[0].log_zoom
     intrinsics = expected_intrinsics(info, fov_degrees, toolkit.model.config).zoom(math.exp(zoom))
     places = [anchors(glimpses) for glimpses in seen] + [[]] * (len(people) - len(seen))
     return Cast(tuple(people), tuple(places), intrinsics)
 
 
-def stream_clip(source: FrameSource, toolkit: Toolkit, cast: Cast) -> Iterator[TrackedFrame]:
-    """Track every frame of a source in order; frames come out a few behind those that went in."""
+def stream_clip(source: FrameSource, toolkit: Toolkit, cast: Cast) -> Generator[TrackedFrame, None, None]:
+    """Track every frame of a source in order; frames come out a few behind those that went in.
+
+    Two threads work ahead; whoever leaves early has to close the generator before the source.
+    """
     config = toolkit.model.config
     follower = FaceFollower(toolkit.prior, cast.anchors, config.status)
     streams = [PersonStream(person, toolkit.model, cast.intrinsics) for person in cast.people]
@@ -192,9 +232,6 @@ def stream_clip(source: FrameSource, toolkit: Toolkit, cast: Cast) -> Iterator[T
         for frame, sightings in observed:
             waiting.append((frame, sightings))
             solved = [stream.solve(seen, frame.pts_seconds) for stream, seen in zip(streams, sightings, strict=True)]
-            if not solved:
-                waiting.popleft()
-                yield TrackedFrame(frame, (), ())
             yield from emit([smoother.push(face) for smoother, face in zip(smoothers, solved, strict=True)])
     yield from emit([smoother.flush() for smoother in smoothers])
 

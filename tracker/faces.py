@@ -14,8 +14,10 @@ from scipy.optimize import linear_sum_assignment
 from configs.schema import StatusConfig
 from priors.evidence import FaceEvidence, FaceRegion, Prior
 
-_SAME_FACE_SHARE = 0.5
-"""Two regions nearer than this share of their size show one face."""
+SAME_FACE_DISTANCE = 0.5
+"""Two regions nearer than this, in face sizes, show one face."""
+_MAX_PAUSE_FACTOR = 4
+"""Searches in vain are repeated less and less often, down to this share."""
 _JUMP_SHARE = 0.35
 """A face that moves by more than this share of its size between frames has not moved: the picture has changed."""
 
@@ -71,6 +73,8 @@ class FaceFollower:
         self._config = config
         self._slots = [_Slot(anchors) for anchors in people]
         self._last_search_seconds = -np.inf
+        self._num_vain_searches = 0
+        self._observed_seconds = -np.inf
 
     def observe(self, image: np.ndarray, pts_seconds: float) -> list[Sighting]:
         """Return what is seen of every person in this frame, in the order of ``people``."""
@@ -83,18 +87,25 @@ class FaceFollower:
             if evidence is None or evidence.presence < self._config.min_presence or self._is_taken(evidence, found):
                 slot.region = None
                 just_lost = True
+                self._num_vain_searches = 0
                 continue
             is_continuous = not self._has_jumped(slot, evidence)
             found[self._slots.index(slot)] = Sighting(evidence, is_continuous)
         if len(found) < len(self._slots) and (just_lost or self._search_is_due(pts_seconds)):
             self._search(image, pts_seconds, found)
+        self._observed_seconds = pts_seconds
         for index, sighting in found.items():
             self._remember(self._slots[index], sighting, pts_seconds)
         return [found.get(index, Sighting(None, False)) for index in range(len(self._slots))]
 
     def _search_is_due(self, pts_seconds: float) -> bool:
-        """Return whether missing people should be looked for in this frame."""
-        return pts_seconds - self._last_search_seconds >= self._config.search_seconds
+        """Return whether missing people should be looked for in this frame: at intervals, and where one was scouted."""
+        missing = [slot for slot in self._slots if slot.region is None]
+        scouted_seconds = [anchor.pts_seconds for slot in missing for anchor in slot.anchors]
+        if any(self._observed_seconds < seconds <= pts_seconds for seconds in scouted_seconds):
+            return True
+        pause_seconds = self._config.search_seconds * min(2 ** max(self._num_vain_searches - 1, 0), _MAX_PAUSE_FACTOR)
+        return pts_seconds - self._last_search_seconds >= pause_seconds
 
     def _search(self, image: np.ndarray, pts_seconds: float, found: dict[int, Sighting]) -> None:
         """Look for missing people in the whole frame and assign who was found to who was missing."""
@@ -106,6 +117,7 @@ class FaceFollower:
             for evidence in self._prior.search(image, known, max_faces=len(missing) + 1)
             if evidence.presence >= self._config.min_presence
         ]
+        self._num_vain_searches = 0 if seen else self._num_vain_searches + 1
         if not seen:
             return
         costs = np.array(
@@ -120,7 +132,7 @@ class FaceFollower:
         """Return whether two followed regions have run onto one face."""
         return any(
             sighting.evidence is not None
-            and region_distance(sighting.evidence.region, evidence.region) < _SAME_FACE_SHARE
+            and region_distance(sighting.evidence.region, evidence.region) < SAME_FACE_DISTANCE
             for sighting in found.values()
         )
 

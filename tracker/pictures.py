@@ -48,7 +48,7 @@ class Painter:
             picture = draw_heads(image, heads, self._faces, self._cast.intrinsics, alpha=opacity)
         if not heads:
             picture = np.ascontiguousarray(picture)
-            draw_label(picture, FrameStatus.NO_FACE.label, (8.0, 8.0))
+            draw_label(picture, min(face.status for face in tracked.faces).label, (8.0, 8.0))
         return picture
 
     def _panels(self, image: np.ndarray, heads: list[DrawnHead], tracked: TrackedFrame) -> np.ndarray:

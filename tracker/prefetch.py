@@ -35,9 +35,11 @@ class Prefetch(Generic[Item]):
         self.close()
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield the source's items in order."""
+        """Yield the source's items in order; nothing more once they have ended or after ``close``."""
         while (item := self._queue.get()) is not _END:
             yield item
+        # Whoever asks again finds the end again, in place of a queue that nobody fills.
+        self._queue.put(_END)
         if self._error is not None:
             raise self._error
 
@@ -49,6 +51,9 @@ class Prefetch(Generic[Item]):
                 self._queue.get(timeout=0.05)
             except queue.Empty:
                 continue
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put(_END)
 
     def _run(self) -> None:
         """Fill the queue until the source ends or the reader leaves."""

@@ -17,7 +17,7 @@ _NECK_LIMIT = 0.5
 
 @dataclass(frozen=True)
 class StatePrior:
-    """Hold a Gaussian with bounds on the joint angles and expressions of a state, in the order of ``FaceState.values``."""
+    """Hold a bounded Gaussian over joint angles and expressions, in the order of ``FaceState.values``."""
 
     mean: np.ndarray
     """Expected values, float64 (12 + E,)."""

@@ -38,9 +38,21 @@ _PER_PERSON_FRAME = (
     "presence",
 )
 _ARRAYS = ("identity", "frame_index", "pts_seconds", *_PER_PERSON_FRAME)
+_HEADER_OF_FIELDS = (
+    "format_version",
+    "head",
+    "head_hash",
+    "expression_names",
+    "intrinsics",
+    "num_frames",
+    "num_people",
+    "status_values",
+    "status_counts",
+)
+"""Keys of the header that are fields or follow from them; the others are ``Track.info``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FacePose:
     """Hold one person in one frame; parameters are NaN where ``status`` is not tracked."""
 
@@ -63,7 +75,7 @@ class FacePose:
     """Probability that a face is there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrackFrame:
     """Hold one frame of a track."""
 
@@ -75,7 +87,7 @@ class TrackFrame:
     """One entry per person."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Track:
     """Hold P people over T frames; one identity per person. Results refer to the original image."""
 
@@ -204,16 +216,21 @@ class Track:
         return transform(self.cam_from_head(frame, person), verts_head).astype(np.float32)
 
     def arkit(self, person: int = 0) -> dict[str, np.ndarray]:
-        """Return the 52 ARKit coefficients of every frame, each float (T,), by name; NaN where not tracked."""
-        from flame.arkit import arkit_coefficients
+        """Return the 52 ARKit coefficients of every frame, each float64 (T,), by name; NaN where not tracked.
 
-        return arkit_coefficients(
+        Raises:
+            InputError: the head model has no ARKit actions.
+        """
+        from flame.arkit import ARKIT_NAMES, arkit_coefficients
+
+        coefficients = arkit_coefficients(
             self.head_model,
             self.expression[person],
             jaw=self.jaw[person],
             left_eye=self.left_eye[person],
             right_eye=self.right_eye[person],
         )
+        return dict(zip(ARKIT_NAMES, coefficients.T, strict=True))
 
     def save(self, folder: str | Path) -> None:
         """Write ``track.npz`` and ``track.json`` into a folder, each in one atomic step."""
@@ -245,35 +262,49 @@ class Track:
         }
 
     @staticmethod
-    def load(folder: str | Path) -> Track:
+    def load(folder: str | Path, *, head: str | Path | None = None) -> Track:
         """Read a track from its output folder (or the path of its ``track.npz``).
+
+        Args:
+            folder: output folder of a run.
+            head: where the head model is now, if it is no longer where it was when the clip was tracked.
 
         Raises:
             AssetMissingError: there is no ``track.npz``.
             InputError: the file is not a track, or one of a newer version.
         """
         path = Path(folder)
-        path = path / "track.npz" if path.suffix != ".npz" else path
+        path = path if path.suffix == ".npz" and not path.is_dir() else path / "track.npz"
         if not path.is_file():
             raise AssetMissingError(f"no track at {path}; give the output folder of a run of tracker.run.")
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                arrays = {name: stored[name] for name in _ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"{path} cannot be read as a track ({error}); run tracker.run again.") from error
-        if header["format_version"] > FORMAT_VERSION:
+            return _read(path, head)
+        except InputError:
+            raise
+        except Exception as error:  # zipfile, zlib, numpy and json each raise kinds of their own on damage
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{path} cannot be read as a track ({reason}); run tracker.run again.") from error
+
+
+def _read(path: Path, head: str | Path | None) -> Track:
+    """Read a track; damage raises whatever the libraries raise."""
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        header = json.loads(str(stored["header"]))
+        version = header["format_version"]
+        if version > FORMAT_VERSION:
             raise InputError(
-                f"{path} has format version {header['format_version']}, this program reads up to {FORMAT_VERSION}; "
-                "update the program."
+                f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}; update the program."
             )
-        known = {"format_version", "head", "head_hash", "expression_names", "intrinsics", "num_frames", "num_people"}
-        known |= {"status_values", "status_counts"}
-        return Track(
-            **arrays,
-            intrinsics=Intrinsics(**header["intrinsics"]),
-            head=header["head"],
-            head_hash=header["head_hash"],
-            expression_names=tuple(header["expression_names"]),
-            info={key: value for key, value in header.items() if key not in known},
-        )
+        arrays = {name: stored[name] for name in _ARRAYS}
+    shape = (len(arrays["identity"]), len(arrays["pts_seconds"]))
+    for name in _PER_PERSON_FRAME:
+        if arrays[name].shape[:2] != shape:
+            raise InputError(f"{path}: '{name}' has shape {arrays[name].shape}; it has to begin with {shape}.")
+    return Track(
+        **arrays,
+        intrinsics=Intrinsics(**header["intrinsics"]),
+        head=header["head"] if head is None else str(head),
+        head_hash=header["head_hash"],
+        expression_names=tuple(header["expression_names"]),
+        info={key: value for key, value in header.items() if key not in _HEADER_OF_FIELDS},
+    )

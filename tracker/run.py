@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from flame.errors import UserError
 from tracker.system_check import check_python_packages, check_system_libraries
@@ -31,14 +34,29 @@ examples:
   python -m tracker.run video.mp4 --set smoothing.half_width_seconds=0
 
 The output folder holds track.npz (parameters per person and frame), track.json (the same head matter, readable) and
-overlay.mp4 (overlay.png for an image). Exit status: 0 tracked, 2 the input or an option cannot be used, 3 no face was
-found, 130 interrupted (what was tracked until then is written).
+overlay.mp4 (overlay.png for an image); those of an earlier run are replaced. Several inputs get one folder each inside
+OUT, and one that cannot be tracked does not stop the others. Ctrl-C ends a run early; what was tracked is written.
+
+Exit status: 0 tracked, 2 an input or an option cannot be used, 3 no face was found in an input, 130 interrupted.
 """
+
+
+class _Parser(argparse.ArgumentParser):
+    """Say in one line what is wrong with the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error with a suggestion and end with the status of user errors."""
+        unknown, _, rest = message.partition(": ")[2].partition(" ")
+        if message.startswith("unrecognized arguments"):
+            near = difflib.get_close_matches(unknown.partition("=")[0], list(self._option_string_actions), n=1)
+            message = f"unknown option {unknown}" + (f" {rest}" if rest else "")
+            message += f"; did you mean {near[0]}?" if near else ""
+        self.exit(EXIT_USER_ERROR, f"error: {message} (python -m tracker.run --help lists the options)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m tracker.run",
         description="Track faces: fit a FLAME-format head to every frame of a video, an image or a folder of images.",
         epilog=_EPILOG,
@@ -60,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where pictures are drawn")
     parser.add_argument("--preset", default="default", metavar="NAME", help="default, fast, careful or raw")
     parser.add_argument(
-        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change one setting of a preset"
+        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of a preset"
     )
     return parser
 
@@ -68,22 +86,35 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = build_parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold bytes that are no text here.
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         check_python_packages()
         check_system_libraries()
-        signal.signal(signal.SIGTERM, _interrupt)
-        return _run(options)
+        with _kill_is_ctrl_c():
+            return _run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted: what was tracked until now is written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+@contextlib.contextmanager
+def _kill_is_ctrl_c() -> Iterator[None]:
     """Let a kill end the run as Ctrl-C does."""
-    raise KeyboardInterrupt
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -107,47 +138,68 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     inputs = [Path(item) for item in arguments.inputs]
     folders = output_folders(inputs, arguments.output)
-    bar = _ProgressBar(options)
+    report = _Report(options)
     try:
-        tracks = track_many(inputs, folders, on_frame=bar.update, on_done=bar.finish, options=options)
+        tracks = track_many(
+            inputs, folders, on_frame=report.advance, on_done=report.finish, on_error=report.fail, options=options
+        )
     finally:
-        bar.close()
+        report.close()
+    if report.num_failed:
+        if len(inputs) > 1:
+            print(f"error: {report.num_failed} of {len(inputs)} inputs could not be tracked", file=sys.stderr)
+        return EXIT_USER_ERROR
     return 0 if all(track.is_tracked.any() for track in tracks) else EXIT_NO_FACE
 
 
 def output_folders(inputs: Sequence[Path], output: str | None) -> list[Path]:
     """Return one output folder per input: OUT itself for one input, a folder inside OUT for each of several."""
-    names = [f"{path.resolve().stem}_track" for path in inputs]
-    for index, name in enumerate(names):
-        repeats = names[:index].count(name)
-        names[index] = f"{name}_{repeats + 1}" if repeats else name
+    used: Counter[str] = Counter()
+    names = []
+    for path in inputs:
+        name = f"{path.resolve().stem}_track"
+        used[name] += 1
+        names.append(name if used[name] == 1 else f"{name}_{used[name]}")
     if output is None:
         return [Path(name) for name in names]
     return [Path(output)] if len(inputs) == 1 else [Path(output) / name for name in names]
 
 
-class _ProgressBar:
-    """Show frames per second and time left, one bar per input, and a summary after each."""
+class _Report:
+    """Show frames per second and time left, one bar per input, and a summary or an error after each."""
 
     def __init__(self, options: Options) -> None:
         """Show nothing yet."""
+        self.num_failed = 0
         self._options = options
         self._bar = None
         self._started = time.perf_counter()
 
-    def update(self, progress: Progress) -> None:
-        """Advance by one frame."""
+    def advance(self, progress: Progress) -> None:
+        """Show one frame more; nothing where no terminal shows it."""
         from tqdm import tqdm
 
+        from tracker.summary import expected_frames
+
         if self._bar is None:
-            total = _expected_frames(progress, self._options)
-            self._bar = tqdm(total=total, unit=" frames", desc=progress.path.name, dynamic_ncols=True)
+            total = expected_frames(progress, self._options)
+            name = progress.path.name or str(progress.path)
+            self._bar = tqdm(total=total, unit=" frames", desc=name, dynamic_ncols=True, disable=None)
         self._bar.update()
 
     def finish(self, track: Track, folder: Path | None) -> None:
         """Close the bar and print what came out of the input."""
+        from tracker.summary import summary
+
         self.close()
-        print(summary(track, folder, time.perf_counter() - self._started))
+        print(summary(track, folder, time.perf_counter() - self._started), flush=True)
+        self._started = time.perf_counter()
+
+    def fail(self, _path: Path, error: UserError) -> None:
+        """Close the bar and print why an input cannot be tracked."""
+        self.close()
+        print(f"error: {error}", file=sys.stderr)
+        self.num_failed += 1
         self._started = time.perf_counter()
 
     def close(self) -> None:
@@ -155,36 +207,6 @@ class _ProgressBar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _expected_frames(progress: Progress, options: Options) -> int | None:
-    """Return how many frames the bar should expect."""
-    if options.start_seconds is not None or options.end_seconds is not None:
-        return options.max_frames
-    counts = [count for count in (progress.num_frames, options.max_frames) if count is not None]
-    return min(counts, default=None)
-
-
-def summary(track: Track, folder: Path | None, seconds: float) -> str:
-    """Return the closing lines of one input: frames, tracked, residual, speed, files, and what was wrong with it."""
-    import numpy as np
-
-    lines = [f"{track.info['source']['path']}"]
-    rate = len(track) / max(seconds, 1e-9)
-    lines.append(f"  frames    {len(track)} in {seconds:.1f} s ({rate:.1f} frames/s, loading and scouting included)")
-    for person in range(track.num_people):
-        good = track.is_tracked[person]
-        percent = 100 * track.residual_px[person][good] / track.interocular_px[person][good]
-        counts = ", ".join(f"{count} {label}" for label, count in track.status_counts(person).items() if count)
-        residual = f"; residual {np.median(percent):.2f} % of the eye distance" if good.any() else ""
-        lines.append(f"  person {person}  tracked in {good.sum()} of {len(track)} frames ({counts}){residual}")
-    if not track.is_tracked.any():
-        lines.append("  no face was found in any frame; the track is empty")
-    lines.extend(f"  note      {problem}" for problem in track.info["source"]["problems"])
-    if folder is not None:
-        names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        lines.append(f"  files     {folder}/: {', '.join(names)}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

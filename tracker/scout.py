@@ -12,14 +12,15 @@ import numpy as np
 from configs.schema import Config
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
-from tracker.faces import Anchor, region_distance
-from tracker.priors import StatePrior
+from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
+from tracker.priors import StatePrior, state_prior
 from tracker.solver import FrameFit, JointFit, Shared, SharedPrior, fit_frame, fit_joint, residual_px
 from tracker.state import FaceState, View
 from tracker.terms import whiten
 
 _SAME_PERSON_DISTANCE = 3.0
 """A face further than this many face sizes from where a person was last scouted is somebody else."""
+_NO_DISTORTION = np.zeros(4)
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,20 @@ class FittingModel:
     """Bundle the head as the solver needs it."""
 
     rig: SurfaceRig
-    """The prior's surface points with the full identity basis."""
+    """The prior's surface points with the full identity basis of I directions."""
+    directions: np.ndarray
+    """The R identity directions that one camera can see, float64 (I, R)."""
+    reduced_rig: SurfaceRig
+    """The rig whose identity runs along these directions only."""
     prior: StatePrior
     config: Config
+
+    @staticmethod
+    def of(rig: SurfaceRig, expression_bounds: np.ndarray, config: Config) -> FittingModel:
+        """Prepare a rig with expression bounds (E, 2) for fitting."""
+        directions = rig.observable_shape_directions(config.scout.observable_mm * 1e-3)
+        prior = state_prior(config.regularization, expression_bounds)
+        return FittingModel(rig, directions, rig.with_shape_basis(directions), prior, config)
 
 
 def spread_seconds(start_seconds: float, end_seconds: float, num_frames: int, config: Config) -> list[float]:
@@ -64,14 +76,35 @@ def spread_seconds(start_seconds: float, end_seconds: float, num_frames: int, co
 
 
 def look(
-    prior: Prior, image: np.ndarray, pts_seconds: float, view: View, max_faces: int, config: Config
+    prior: Prior,
+    image: np.ndarray,
+    pts_seconds: float,
+    view: View,
+    max_faces: int,
+    config: Config,
+    before: Sequence[Glimpse] = (),
 ) -> list[Glimpse]:
-    """Find the faces of one frame; the largest first."""
-    return [
-        Glimpse(evidence, pts_seconds, view)
-        for evidence in prior.search(image, max_faces=max_faces)
-        if evidence.presence >= config.status.min_presence
-    ]
+    """Find the faces of one frame; the largest first.
+
+    ``before`` are the faces of the frame scouted before. Most clips show them at nearly the same place again, and a
+    look there costs a fraction of a search; only where it fails, the whole frame is searched.
+    """
+    found = prior.observe(image, [glimpse.evidence.region for glimpse in before]) if before else []
+    seen = [evidence for evidence in found if evidence and evidence.presence >= config.status.low_presence]
+    if len(seen) < max(len(before), 1) or _collide(seen):
+        found = prior.search(image, max_faces=max_faces)
+        seen = [evidence for evidence in found if evidence.presence >= config.status.min_presence]
+    return [Glimpse(evidence, pts_seconds, view) for evidence in seen]
+
+
+def _collide(faces: Sequence[FaceEvidence]) -> bool:
+    """Return whether two looks have ended at one face."""
+    regions = [face.region for face in faces]
+    return any(
+        region_distance(first, second) < SAME_FACE_DISTANCE
+        for index, first in enumerate(regions)
+        for second in regions[:index]
+    )
 
 
 def group_by_person(frames: Sequence[Sequence[Glimpse]], max_people: int) -> list[list[Glimpse]]:
@@ -107,7 +140,7 @@ def initial_state(rig: SurfaceRig, evidence: FaceEvidence, view: View) -> FaceSt
     use = np.isfinite(evidence.sigma_px).all(axis=1)
     camera = np.array([[view.focal_px[0], 0, view.center_px[0]], [0, view.focal_px[1], view.center_px[1]], [0, 0, 1]])
     ok, axis_angle, translation = cv2.solvePnP(
-        points_head[use], evidence.points_px[use], camera, None, flags=cv2.SOLVEPNP_SQPNP
+        points_head[use], evidence.points_px[use], camera, _NO_DISTORTION, flags=cv2.SOLVEPNP_SQPNP
     )
     if not ok or translation[2, 0] <= 0:
         return FaceState(*_facing_the_camera(points_head, evidence.points_px, view), joint_angles, expression)
@@ -124,9 +157,7 @@ def _facing_the_camera(points_head: np.ndarray, points_px: np.ndarray, view: Vie
 
 def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], *, focal_is_known: bool) -> Person:
     """Find one person's identity, and the zoom unless the focal length is known, from all glimpses of the person."""
-    directions = model.rig.observable_shape_directions(model.config.scout.observable_mm * 1e-3)
-    rig = model.rig.with_shape_basis(directions)
-    config = model.config
+    rig, config = model.reduced_rig, model.config
     whitenings = [whiten(glimpse.evidence, config.solver.sigma_scale) for glimpse in glimpses]
     fits = [
         fit_frame(
@@ -156,11 +187,16 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], *, focal_is_k
         config.scout.iterations,
     )
     return Person(
-        shape=directions @ fit.shared.shape,
+        shape=model.directions @ fit.shared.shape,
         num_keyframes=len(chosen),
         residual_percent=_median_residual_percent(rig, fit, [glimpses[index] for index in chosen]),
         log_zoom=fit.shared.log_zoom,
     )
+
+
+def nobody(model: FittingModel) -> Person:
+    """Return the stand-in for a person whom scouting did not find: the average shape."""
+    return Person(np.zeros(model.rig.num_shapes), num_keyframes=0, residual_percent=math.nan, log_zoom=0.0)
 
 
 def choose_keyframes(fits: Sequence[FrameFit], glimpses: Sequence[Glimpse], count: int) -> list[int]:

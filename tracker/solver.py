@@ -20,7 +20,8 @@ from tracker.priors import StatePrior
 from tracker.state import NUM_RIGID, FaceState, View
 from tracker.terms import Whitening, cauchy_weights, correspondences
 
-_INITIAL_DAMPING = 1e-4
+_INITIAL_DAMPING = 1e-8
+_DAMPING_GROWTH = 30.0
 _MAX_DAMPING = 1e6
 _MAX_BOUND_ROUNDS = 4
 
@@ -75,8 +76,9 @@ def fit_frame(
 
     state, normal, damping = start, linearize(start), _INITIAL_DAMPING
     reason = StopReason.MAX_ITERATIONS
-    iteration = 0
-    for iteration in range(1, max_iterations + 1):
+    num_iterations = 0
+    while num_iterations < max_iterations:
+        num_iterations += 1
         delta, expected_gain = _bounded_step(normal, state, prior, damping)
         if expected_gain < config.tolerance * normal.energy:
             reason = StopReason.CONVERGED
@@ -84,17 +86,17 @@ def fit_frame(
         candidate = state.step(delta, prior.lower, prior.upper)
         proposed = linearize(candidate)
         if not proposed.energy < normal.energy:
-            damping *= 10
+            damping *= _DAMPING_GROWTH
             if damping > _MAX_DAMPING:
                 reason = StopReason.NO_DESCENT
                 break
             continue
-        state, normal, damping = candidate, proposed, max(damping / 5, 1e-9)
+        state, normal, damping = candidate, proposed, max(damping / _DAMPING_GROWTH, _INITIAL_DAMPING)
     return FrameFit(
         state=state,
         energy=normal.energy,
         residual_px=residual_px(rig, whitening, state, view),
-        iterations=iteration,
+        iterations=num_iterations,
         reason=reason,
     )
 
@@ -230,22 +232,24 @@ def fit_joint(
     shared, states, damping = start, tuple(starts), _INITIAL_DAMPING
     normal = linearize(shared, states)
     reason = StopReason.MAX_ITERATIONS
-    iteration = 0
-    for iteration in range(1, max_iterations + 1):
+    num_iterations = 0
+    while num_iterations < max_iterations:
+        num_iterations += 1
         new_shared, new_states = _joint_step(normal, shared, states, prior, shared_prior, damping)
         proposed = linearize(new_shared, new_states)
         if not proposed.energy < normal.energy:
-            damping *= 10
+            damping *= _DAMPING_GROWTH
             if damping > _MAX_DAMPING:
                 reason = StopReason.NO_DESCENT
                 break
             continue
         gain = normal.energy - proposed.energy
-        shared, states, normal, damping = new_shared, new_states, proposed, max(damping / 5, 1e-9)
+        shared, states, normal = new_shared, new_states, proposed
+        damping = max(damping / _DAMPING_GROWTH, _INITIAL_DAMPING)
         if gain < config.tolerance * normal.energy:
             reason = StopReason.CONVERGED
             break
-    return JointFit(shared, states, normal.energy, iteration, reason)
+    return JointFit(shared, states, normal.energy, num_iterations, reason)
 
 
 def _joint_normal_equations(

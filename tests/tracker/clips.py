@@ -78,7 +78,7 @@ def write_clip(
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
         if sound is not None and sound_stream is not None:
-            for sound_frame in _sound_frames(sound):
+            for sound_frame in sound_frames(sound):
                 output.mux(sound_stream.encode(sound_frame))
             output.mux(sound_stream.encode(None))
     return path
@@ -99,7 +99,7 @@ def _flat_frame(planes: tuple[int, int, int], height: int, width: int, pixel_for
     return frame
 
 
-def _sound_frames(sound: Sound) -> list[av.AudioFrame]:
+def sound_frames(sound: Sound) -> list[av.AudioFrame]:
     samples = np.zeros((1, round(sound.seconds * _SAMPLE_RATE)), dtype=np.float32)
     click = round(sound.click_seconds * _SAMPLE_RATE)
     samples[0, click : click + sound.click_length] = 0.8 * np.sin(np.arange(sound.click_length) * 0.3)
@@ -116,7 +116,7 @@ def write_sound(path: Path, sound: Sound | None = None) -> Path:
     sound = sound or Sound()
     with av.open(str(path), "w") as output:
         stream = output.add_stream(sound.codec, rate=_SAMPLE_RATE, layout="mono")
-        for frame in _sound_frames(sound):
+        for frame in sound_frames(sound):
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return path

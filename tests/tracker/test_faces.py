@@ -41,7 +41,10 @@ class ScriptedPrior:
 
     def observe(self, image: np.ndarray, regions: Sequence[FaceRegion] = ()) -> list[FaceEvidence | None]:
         near = [[f for f in self.faces if region_distance(f.region, region) < 0.5] for region in regions]
-        return [min(fs, key=lambda f: region_distance(f.region, r), default=None) for fs, r in zip(near, regions, strict=True)]
+        return [
+            min(fs, key=lambda f: region_distance(f.region, r), default=None)
+            for fs, r in zip(near, regions, strict=True)
+        ]
 
     def search(self, image: np.ndarray, known: Sequence[FaceRegion] = (), max_faces: int = 1) -> list[FaceEvidence]:
         self.num_searches += 1
@@ -52,7 +55,9 @@ class ScriptedPrior:
         raise NotImplementedError
 
 
-def follow(script: list[list[FaceEvidence]], people: list[list[Anchor]], rate: float = 30.0) -> list[list[float | None]]:
+def follow(
+    script: list[list[FaceEvidence]], people: list[list[Anchor]], rate: float = 30.0
+) -> list[list[float | None]]:
     """Return where every person was seen (x of the centre), frame by frame."""
     prior = ScriptedPrior()
     follower = FaceFollower(prior, people, StatusConfig())
@@ -109,9 +114,10 @@ def test_an_unlikely_face_is_not_followed():
 def test_missing_people_are_not_searched_in_every_frame():
     prior = ScriptedPrior()
     follower = FaceFollower(prior, [anchor(100)], StatusConfig(search_seconds=0.5))
-    for index in range(60):
+    for index in range(30 * 8):
         follower.observe(IMAGE, index / 30)
-    assert prior.num_searches == 4
+    # At 0 s, then after pauses of 0.5 s and 1 s, and of 2 s from there on.
+    assert prior.num_searches == 6
 
 
 def test_people_keep_their_places():

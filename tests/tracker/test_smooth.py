@@ -21,7 +21,9 @@ CONFIG = SmoothingConfig()
 
 def face_frame(seconds: float, value: float, *, is_continuous: bool = True) -> FaceFrame:
     """Return a tracked frame all of whose numbers are ``value``."""
-    state = FaceState(rotation_matrix(np.array([0.0, value, 0.0])), np.full(3, value), np.full(12, value), np.full(4, value))
+    state = FaceState(
+        rotation_matrix(np.array([0.0, value, 0.0])), np.full(3, value), np.full(12, value), np.full(4, value)
+    )
     return FaceFrame(FrameStatus.OK, seconds, is_continuous, state, 1.0, 50.0, 1.0, 3)
 
 

@@ -67,7 +67,9 @@ def neutral(rig: SurfaceRig) -> FaceState:
 def test_exact_evidence_gives_the_points_back(rig, prior, seed):
     truth = random_state(rig, seed)
     fit = fit_frame(rig, see(rig, truth, sigma_px=0.01), neutral(rig), prior, VIEW, EXACT, 50)
-    posed = [state.points_cam(rig.pose(state.joint_angles, state.expression).points_head) for state in (fit.state, truth)]
+    posed = [
+        state.points_cam(rig.pose(state.joint_angles, state.expression).points_head) for state in (fit.state, truth)
+    ]
     assert np.linalg.norm(posed[0] - posed[1], axis=1).mean() < 5e-4
     assert np.median(fit.residual_px) < 0.01
     np.testing.assert_allclose(fit.state.joint_angles[[6, 7, 9, 10]], truth.joint_angles[[6, 7, 9, 10]], atol=0.02)
@@ -134,7 +136,9 @@ def test_joint_solve_finds_identity_and_focal_length(rig, prior):
         40,
     )
     found = rig.with_shape(directions @ fit.shared.shape)
-    neutral_points = [each.pose(np.zeros(12), np.zeros(rig.num_expressions)).points_head for each in (found, person, rig)]
+    neutral_points = [
+        each.pose(np.zeros(12), np.zeros(rig.num_expressions)).points_head for each in (found, person, rig)
+    ]
     # One camera does not see size: compare after removing it.
     scale = np.sum(neutral_points[1] * neutral_points[0]) / np.sum(neutral_points[0] ** 2)
     error = np.linalg.norm(scale * neutral_points[0] - neutral_points[1], axis=1).mean()

@@ -6,6 +6,7 @@ from tracker.frames.random_access import frame_seconds as frame_seconds
 from tracker.frames.random_access import read_frames_at as read_frames_at
 from tracker.frames.random_access import spread_seconds as spread_seconds
 from tracker.frames.source import FrameSource as FrameSource
+from tracker.frames.source import check_range as check_range
 from tracker.frames.source import open_source as open_source
 from tracker.frames.source import probe_source as probe_source
 from tracker.frames.types import Frame as Frame

@@ -65,7 +65,9 @@ class FrameSource:
     def close(self) -> None:
         """Stop reading and close the file."""
         if self._frames is not None:
-            self._frames.close()
+            # A thread that is still reading after a hasty Ctrl-C ends with the program.
+            with contextlib.suppress(ValueError):
+                self._frames.close()
             self._frames = None
 
     def __enter__(self) -> FrameSource:
@@ -122,6 +124,20 @@ def _stream_images(info: SourceInfo, start: float, end: float, report: ReadRepor
         yield Frame(index, pts_seconds, image)
 
 
+def check_range(start_seconds: float | None, end_seconds: float | None, max_frames: int | None) -> None:
+    """Make sure that a range of frames can hold any.
+
+    Raises:
+        InputError: it cannot, whatever the source.
+    """
+    if start_seconds is not None and not 0 <= start_seconds < math.inf:
+        raise InputError(f"--start {start_seconds:g}: the start is a time in seconds from 0 on")
+    if end_seconds is not None and not end_seconds > (start_seconds or 0.0):
+        raise InputError(f"--end {end_seconds:g}: the end must be later than the start ({start_seconds or 0:g} s)")
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"--max-frames {max_frames}: at least one frame is needed")
+
+
 def open_source(
     path: Path | str,
     *,
@@ -137,12 +153,7 @@ def open_source(
         AssetMissingError: there is no such file.
         InputError: it is not something with frames, or the range is contradictory.
     """
-    if start_seconds is not None and not 0 <= start_seconds < math.inf:
-        raise InputError(f"--start {start_seconds:g}: the start is a time in seconds from 0 on")
-    if end_seconds is not None and not end_seconds > (start_seconds or 0.0):
-        raise InputError(f"--end {end_seconds:g}: the end must be later than the start ({start_seconds or 0:g} s)")
-    if max_frames is not None and max_frames < 1:
-        raise InputError(f"--max-frames {max_frames}: at least one frame is needed")
+    check_range(start_seconds, end_seconds, max_frames)
     info = probe_source(path)
     if start_seconds is not None and info.kind == "image" and start_seconds > 0:
         raise InputError(f"{info.path}: a single image has no time; leave out --start {start_seconds:g}")
