@@ -1,6 +1,6 @@
 """Measure the whole pipeline on clips: share tracked, residual, speed against decoding + MediaPipe alone.
 
-    python benchmarks/clips.py CLIP [CLIP ...] [--faces N]
+    python benchmarks/clips.py [CLIP ...] [--faces N]
 
 Every clip is run three times in one process, after a warm-up: decoding + MediaPipe FaceMesh alone (irises on),
 the tracker without overlay, the tracker with overlay. Loading of libraries and models is not counted, scouting and
@@ -92,7 +92,7 @@ def measure(path: Path, num_faces: int, toolkit: Toolkit) -> Measurement:
 def main() -> None:
     """Print one row per clip."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP")
+    parser.add_argument("clips", nargs="*", type=Path, metavar="CLIP", default=[Path("examples/sample.mp4")])
     parser.add_argument("--faces", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
     toolkit = load_toolkit("commons", "mediapipe", load_preset("default"))

@@ -14,7 +14,7 @@ from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
 from tracker.priors import StatePrior, state_prior
-from tracker.solver import FrameFit, JointFit, Shared, SharedPrior, fit_frame, fit_joint, residual_px
+from tracker.solver import FrameFit, JointFit, Shared, SharedPrior, fit_frame, fit_joint
 from tracker.state import FaceState, View
 from tracker.terms import whiten
 
@@ -189,7 +189,7 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], *, focal_is_k
     return Person(
         shape=model.directions @ fit.shared.shape,
         num_keyframes=len(chosen),
-        residual_percent=_median_residual_percent(rig, fit, [glimpses[index] for index in chosen]),
+        residual_percent=_median_residual_percent(rig, fit, [glimpses[index].view for index in chosen]),
         log_zoom=fit.shared.log_zoom,
     )
 
@@ -216,14 +216,13 @@ def choose_keyframes(fits: Sequence[FrameFit], glimpses: Sequence[Glimpse], coun
     return sorted(chosen)
 
 
-def _median_residual_percent(rig: SurfaceRig, fit: JointFit, keyframes: Sequence[Glimpse]) -> float:
+def _median_residual_percent(rig: SurfaceRig, fit: JointFit, views: Sequence[View]) -> float:
     """Return the median residual of a joint solution in percent of the interocular distance."""
     person = rig.with_shape(fit.shared.shape)
-    percents = []
-    for state, glimpse in zip(fit.states, keyframes, strict=True):
-        view = glimpse.view.zoomed(fit.shared.log_zoom)
-        error_px = residual_px(person, whiten(glimpse.evidence), state, view)
-        percents.append(100 * float(np.median(error_px)) / interocular_px(person, state, view))
+    percents = [
+        100 * float(np.median(error_px)) / interocular_px(person, state, view.zoomed(fit.shared.log_zoom))
+        for error_px, state, view in zip(fit.residual_px, fit.states, views, strict=True)
+    ]
     return float(np.median(percents))
 
 

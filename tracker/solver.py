@@ -55,6 +55,7 @@ class _Normal:
     gradient: np.ndarray
     weighted_jacobian: np.ndarray
     weighted_residual: np.ndarray
+    error_px: np.ndarray
     by_points_cam: np.ndarray
     by_log_focal: np.ndarray
     root_weights: np.ndarray
@@ -95,16 +96,10 @@ def fit_frame(
     return FrameFit(
         state=state,
         energy=normal.energy,
-        residual_px=residual_px(rig, whitening, state, view),
+        residual_px=np.linalg.norm(normal.error_px, axis=1),
         iterations=num_iterations,
         reason=reason,
     )
-
-
-def residual_px(rig: SurfaceRig, whitening: Whitening, state: FaceState, view: View) -> np.ndarray:
-    """Return the distance of every point from where it was seen, float64 (N,), pixels."""
-    points_cam = state.points_cam(rig.pose(state.joint_angles, state.expression).points_head)
-    return np.linalg.norm(view.project(points_cam) - whitening.points_px, axis=1)
 
 
 def _normal_equations(
@@ -129,7 +124,17 @@ def _normal_equations(
     gradient[NUM_RIGID:] += deviation
     diagonal = np.arange(NUM_RIGID, len(gradient))
     hessian[diagonal, diagonal] += prior.precision
-    return _Normal(energy, hessian, gradient, jacobian, residual, term.by_points_cam, term.by_log_focal, root)
+    return _Normal(
+        energy=energy,
+        hessian=hessian,
+        gradient=gradient,
+        weighted_jacobian=jacobian,
+        weighted_residual=residual,
+        error_px=term.error_px,
+        by_points_cam=term.by_points_cam,
+        by_log_focal=term.by_log_focal,
+        root_weights=root,
+    )
 
 
 def _held(gradient: np.ndarray, state: FaceState, prior: StatePrior) -> np.ndarray:
@@ -151,9 +156,9 @@ def _bounded_step(normal: _Normal, state: FaceState, prior: StatePrior, damping:
     delta = np.zeros(len(gradient))
     free = ~_held(gradient, state, prior)
     for _ in range(_MAX_BOUND_ROUNDS):
-        slope = gradient[free] + hessian[np.ix_(free, ~free)] @ delta[~free]
-        block = hessian[np.ix_(free, free)]
-        delta[free] = -scipy.linalg.solve(block, slope, assume_a="pos", check_finite=False)
+        rows = hessian[free]
+        slope = gradient[free] + rows[:, ~free] @ delta[~free]
+        delta[free] = -_solve_positive(rows[:, free], slope)
         tail = delta[NUM_RIGID:]
         crosses = (tail < room_down) | (tail > room_up)
         if not crosses.any():
@@ -161,6 +166,14 @@ def _bounded_step(normal: _Normal, state: FaceState, prior: StatePrior, damping:
         tail[crosses] = np.clip(tail[crosses], room_down[crosses], room_up[crosses])
         free[NUM_RIGID:] &= ~crosses
     return delta, -float(gradient @ delta + 0.5 * delta @ (normal.hessian @ delta))
+
+
+def _solve_positive(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve a symmetric positive definite system; where rounding has made it singular, in the least-squares sense."""
+    _, solution, failed_at = scipy.linalg.lapack.dposv(matrix, right, lower=1)
+    if failed_at:
+        return np.linalg.lstsq(matrix, right, rcond=None)[0]
+    return solution
 
 
 def _hold(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> None:
@@ -188,6 +201,8 @@ class JointFit:
     shared: Shared
     states: tuple[FaceState, ...]
     energy: float
+    residual_px: tuple[np.ndarray, ...]
+    """Distance of every point from where it was seen, float64 (N,) per frame, pixels."""
     iterations: int
     reason: StopReason
 
@@ -249,7 +264,8 @@ def fit_joint(
         if gain < config.tolerance * normal.energy:
             reason = StopReason.CONVERGED
             break
-    return JointFit(shared, states, normal.energy, num_iterations, reason)
+    residuals_px = tuple(np.linalg.norm(frame.error_px, axis=1) for frame in normal.frames)
+    return JointFit(shared, states, normal.energy, residuals_px, num_iterations, reason)
 
 
 def _joint_normal_equations(
@@ -307,13 +323,13 @@ def _joint_step(
         _hold(block, slope, held)
         cross[:, held] = 0.0
         block.flat[:: len(slope) + 1] *= 1 + damping
-        solved = scipy.linalg.solve(block, np.column_stack((cross.T, slope)), assume_a="pos", check_finite=False)
+        solved = _solve_positive(block, np.column_stack((cross.T, slope)))
         hessian -= cross @ solved[:, :-1]
         gradient -= cross @ solved[:, -1]
         eliminated.append(solved)
     if shared_prior.log_zoom_sigma == 0:
         hessian[-1, :], hessian[:, -1], hessian[-1, -1], gradient[-1] = 0.0, 0.0, 1.0, 0.0
-    delta = -scipy.linalg.solve(hessian, gradient, assume_a="pos", check_finite=False)
+    delta = -_solve_positive(hessian, gradient)
     new_states = tuple(
         state.step(-(solved[:, :-1] @ delta + solved[:, -1]), prior.lower, prior.upper)
         for state, solved in zip(states, eliminated, strict=True)

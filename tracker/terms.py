@@ -31,6 +31,8 @@ class Linearization:
 
     residual: np.ndarray
     """Float64 (N, 2), standard deviations."""
+    error_px: np.ndarray
+    """The same before whitening, float64 (N, 2), pixels."""
     by_state: np.ndarray
     """Float64 (2N, 18 + E)."""
     by_points_cam: np.ndarray
@@ -54,7 +56,7 @@ def whiten(evidence: FaceEvidence, scale: float = 1.0) -> Whitening:
 
 def correspondences(posed: PosedPoints, state: FaceState, view: View, whitening: Whitening) -> Linearization:
     """Compare projected surface points with where they were seen: r = W (project(R x + t) - p)."""
-    residual, by_state, by_points, by_focal = _correspondences(
+    arrays = _correspondences(
         posed.points_head,
         posed.jacobian,
         state.rotation,
@@ -64,7 +66,7 @@ def correspondences(posed: PosedPoints, state: FaceState, view: View, whitening:
         whitening.points_px,
         whitening.matrices,
     )
-    return Linearization(residual, by_state, by_points, by_focal)
+    return Linearization(*arrays)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -75,6 +77,7 @@ def _correspondences(
     num_points = points_head.shape[0]
     num_tail = jacobian_head.shape[2]
     residual = np.empty((num_points, 2))
+    error_px = np.empty((num_points, 2))
     by_state = np.empty((2 * num_points, 6 + num_tail))
     by_points = np.empty((num_points, 2, 3))
     by_focal = np.empty(2 * num_points)
@@ -91,6 +94,7 @@ def _correspondences(
         y = (relative[1] + translation[1]) / depth
         error_x = focal[0] * x + center[0] - points_px[n, 0]
         error_y = focal[1] * y + center[1] - points_px[n, 1]
+        error_px[n, 0], error_px[n, 1] = error_x, error_y
         for k in range(2):
             along_x, along_y = matrices[n, k, 0], matrices[n, k, 1]
             residual[n, k] = along_x * error_x + along_y * error_y
@@ -111,7 +115,7 @@ def _correspondences(
                 row[6 + e] = (
                     head_x * jacobian_head[n, 0, e] + head_y * jacobian_head[n, 1, e] + head_z * jacobian_head[n, 2, e]
                 )
-    return residual, by_state, by_points, by_focal
+    return residual, error_px, by_state, by_points, by_focal
 
 
 def cauchy_weights(residual: np.ndarray, width: float) -> tuple[np.ndarray, float]:
