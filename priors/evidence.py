@@ -47,7 +47,7 @@ class FaceEvidence:
     sigma_px: np.ndarray
     """Standard deviations, float64 (N, 2): along ``normal_px`` and across it; infinite where a point says nothing."""
     normal_px: np.ndarray
-    """Unit directions, float64 (N, 2): of the outline's normal for points that slide along it, (1, 0) for the others."""
+    """Unit directions, float64 (N, 2): the outline's normal for points that slide along it, (1, 0) for the others."""
     presence: float
     """Probability in [0, 1] that a face is really there and seen."""
     visibility: float
