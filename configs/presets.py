@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 
-from configs.schema import Config, ScoutConfig, SmoothingConfig, SolverConfig
+from configs.schema import Config, RegularizationConfig, ScoutConfig, SmoothingConfig, SolverConfig
 from flame.errors import InputError
 
 PRESETS: dict[str, Config] = {
@@ -22,6 +23,21 @@ PRESETS: dict[str, Config] = {
     "raw": Config(smoothing=SmoothingConfig(half_width_seconds=0.0)),
 }
 """``default``; ``fast`` and ``careful`` trade time for accuracy; ``raw`` leaves the frames unsmoothed."""
+
+
+_ABOVE_ZERO = frozenset(
+    {
+        *(f"regularization.{item.name}" for item in dataclasses.fields(RegularizationConfig)),
+        *("solver.robust_width", "solver.sigma_scale"),
+        *("scout.candidates", "scout.frames_per_candidate", "scout.keyframes"),
+    }
+) - {"regularization.log_focal"}
+"""Settings by which something is divided, or of which at least one is needed; a focal length may well be fixed."""
+_AT_MOST = {
+    "regularization.default_fov_degrees": 170.0,
+    "overlay.opacity": 1.0,
+    **dict.fromkeys(("status.min_presence", "status.low_presence", "status.min_visibility"), 1.0),
+}
 
 
 def load_preset(name: str) -> Config:
@@ -76,7 +92,14 @@ def _parse(path: str, text: str, current: int | float) -> int | float:
     """Return ``text`` as the type of the current value."""
     kind = type(current)
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
+        value = None
+    most = _AT_MOST.get(path, math.inf)
+    is_inside = value is not None and math.isfinite(value) and 0 <= value <= most
+    if value is None or not is_inside or (value == 0 and path in _ABOVE_ZERO):
         name = {int: "a whole number", float: "a number"}[kind]
-        raise InputError(f"setting '{path}' is '{text}'; it must be {name}.") from None
+        start = "above 0" if path in _ABOVE_ZERO else "of at least 0"
+        end = f" and at most {most:g}" if math.isfinite(most) else ""
+        raise InputError(f"setting '{path}' is '{text}'; it must be {name} {start}{end}.")
+    return value

@@ -17,8 +17,8 @@ class SolverConfig:
     """Stop when an iteration lowers the energy by less than this share of it."""
     robust_width: float = 3.0
     """Distance, in standard deviations, from which a correspondence loses influence (Cauchy)."""
-    sigma_scale: float = 2.0
-    """Factor on the evidence's standard deviations, for landmarks that err together."""
+    sigma_scale: float = 1.0
+    """Factor on the evidence's standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class RegularizationConfig:
     """Neck rotation, radians; one camera cannot tell neck from head, so it stays near zero."""
     locked_rad: float = 0.01
     """Rotations that anatomy hardly allows (jaw roll, eye roll), radians."""
-    identity: float = 0.5
-    """Identity coefficients, in the head model's own standard deviations."""
+    identity: float = 0.2
+    """Identity coefficients, in the head model's own standard deviations; far below 1, because hundreds of landmarks in
+    a dozen frames err together and would otherwise speak with one detector's habits as if they were many witnesses."""
     log_focal: float = 0.1
     """Logarithm of the focal length around its expected value."""
     default_fov_degrees: float = 45.0
@@ -71,7 +72,7 @@ class StatusConfig:
     """Below this probability of a face, the frame's face is lost."""
     low_presence: float = 0.8
     """Below this probability of a face, the frame is low_confidence."""
-    min_visibility: float = 0.7
+    min_visibility: float = 0.5
     """Below this visible share, the frame is low_confidence."""
     max_residual_percent: float = 5.0
     """Above this median residual, in percent of the interocular distance, the frame is low_confidence."""
