@@ -9,9 +9,9 @@ import numpy as np
 from configs.schema import RegularizationConfig
 from tracker.state import FaceState
 
-_JAW_LOWER = (-0.05, -0.25, -0.05)
-_JAW_UPPER = (0.7, 0.25, 0.05)
-_EYE_LIMIT = (0.6, 0.8, 0.05)
+_JAW_LOWER = (-0.05, -0.1, -0.02)
+_JAW_UPPER = (0.7, 0.1, 0.02)
+_EYE_LIMIT = (0.45, 0.6, 0.05)
 _NECK_LIMIT = 0.5
 
 
