@@ -40,7 +40,7 @@ class RegularizationConfig:
     identity: float = 0.2
     """Identity coefficients, in the head model's own standard deviations; far below 1, because hundreds of landmarks in
     a dozen frames err together and would otherwise speak with one detector's habits as if they were many witnesses."""
-    log_focal: float = 0.1
+    log_focal: float = 0.05
     """Logarithm of the focal length around its expected value."""
     default_fov_degrees: float = 45.0
     """Field of view along the longer image side that is expected when nothing else is known."""

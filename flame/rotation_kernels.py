@@ -54,3 +54,20 @@ def left_jacobian(axis_angle):  # pragma: no cover - compiled
     """Return J (3, 3) so that R(w + d) is exp([J d]) R(w) to first order in d; one vector (3,), radians, float64."""
     _, b, c = _coefficients(axis_angle[0] ** 2 + axis_angle[1] ** 2 + axis_angle[2] ** 2)
     return _polynomial(axis_angle, b, c)
+
+
+@numba.njit(cache=True, nogil=True)
+def small_turn_vector(matrix):  # pragma: no cover - compiled
+    """Return the axis-angle vector (3,) of one rotation matrix (3, 3), float64, that turns by well under pi.
+
+    ``flame.rotation.axis_angle_from_matrix`` does so for all rotations; this one is for turns between nearby frames.
+    """
+    out = np.empty(3)
+    out[0] = 0.5 * (matrix[2, 1] - matrix[1, 2])
+    out[1] = 0.5 * (matrix[0, 2] - matrix[2, 0])
+    out[2] = 0.5 * (matrix[1, 0] - matrix[0, 1])
+    sine = math.sqrt(out[0] ** 2 + out[1] ** 2 + out[2] ** 2)
+    cosine = 0.5 * (matrix[0, 0] + matrix[1, 1] + matrix[2, 2] - 1.0)
+    if sine > 1e-8:
+        out *= math.atan2(sine, cosine) / sine
+    return out

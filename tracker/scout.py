@@ -13,14 +13,17 @@ from configs.schema import Config
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
+from tracker.joint_solver import JointFit, Shared, SharedPrior, fit_joint
 from tracker.priors import StatePrior, state_prior
-from tracker.solver import FrameFit, JointFit, Shared, SharedPrior, fit_frame, fit_joint
+from tracker.solver import FrameFit, fit_frame
 from tracker.state import FaceState, View
 from tracker.terms import whiten
 
 _SAME_PERSON_DISTANCE = 3.0
 """A face further than this many face sizes from where a person was last scouted is somebody else."""
 _NO_DISTORTION = np.zeros(4)
+_MIN_POINTS = 6
+"""Fewer points leave the pose ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,21 @@ def initial_state(rig: SurfaceRig, evidence: FaceEvidence, view: View) -> FaceSt
     joint_angles, expression = np.zeros(NUM_JOINT_ANGLES), np.zeros(rig.num_expressions)
     points_head = rig.pose(joint_angles, expression).points_head
     use = np.isfinite(evidence.sigma_px).all(axis=1)
+    pose = _solve_pose(points_head[use], evidence.points_px[use], view) if use.sum() >= _MIN_POINTS else None
+    rotation, translation = pose or _facing_the_camera(points_head, evidence.points_px, view)
+    return FaceState(rotation, translation, joint_angles, expression)
+
+
+def _solve_pose(points_head: np.ndarray, points_px: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return rotation and translation; None where the points tell none in front of the camera."""
     camera = np.array([[view.focal_px[0], 0, view.center_px[0]], [0, view.focal_px[1], view.center_px[1]], [0, 0, 1]])
-    ok, axis_angle, translation = cv2.solvePnP(
-        points_head[use], evidence.points_px[use], camera, _NO_DISTORTION, flags=cv2.SOLVEPNP_SQPNP
-    )
-    if not ok or translation[2, 0] <= 0:
-        return FaceState(*_facing_the_camera(points_head, evidence.points_px, view), joint_angles, expression)
-    return FaceState(cv2.Rodrigues(axis_angle)[0], translation[:, 0], joint_angles, expression)
+    try:
+        ok, axis_angle, translation = cv2.solvePnP(
+            points_head, points_px, camera, _NO_DISTORTION, flags=cv2.SOLVEPNP_SQPNP
+        )
+    except cv2.error:  # points that lie in one place
+        return None
+    return (cv2.Rodrigues(axis_angle)[0], translation[:, 0]) if ok and translation[2, 0] > 0 else None
 
 
 def _facing_the_camera(points_head: np.ndarray, points_px: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
@@ -210,8 +221,9 @@ def choose_keyframes(fits: Sequence[FrameFit], glimpses: Sequence[Glimpse], coun
     chosen = [int(np.argmax(sureness - 10 * error))]
     distance = np.linalg.norm(features - features[chosen[0]], axis=1)
     while len(chosen) < min(count, len(fits)):
-        distance[chosen] = -1.0
-        chosen.append(int(np.argmax(distance * sureness)))
+        worth = distance * sureness
+        worth[chosen] = -1.0
+        chosen.append(int(np.argmax(worth)))
         distance = np.minimum(distance, np.linalg.norm(features - features[chosen[-1]], axis=1))
     return sorted(chosen)
 

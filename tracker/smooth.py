@@ -13,8 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from configs.schema import SmoothingConfig
-from flame.rotation import axis_angle_from_matrix
-from flame.rotation_kernels import rotation_matrix
+from flame.rotation_kernels import rotation_matrix, small_turn_vector
 from flame.surface import NUM_JOINT_ANGLES
 from tracker.state import FaceState
 from tracker.stream import FaceFrame
@@ -94,9 +93,12 @@ def _followed_neighbours(window: Sequence[FaceFrame], index: int, half_width_sec
 
 def _relative_values(states: Sequence[FaceState], reference: FaceState) -> np.ndarray:
     """Return states as rows of numbers that can be averaged: rotation relative to a reference, and the rest."""
-    turns = axis_angle_from_matrix(np.stack([state.rotation for state in states]) @ reference.rotation.T)
-    rest = [np.concatenate((state.translation, state.values)) for state in states]
-    return np.concatenate((turns, rest), axis=1)
+    return np.array(
+        [
+            np.concatenate((small_turn_vector(state.rotation @ reference.rotation.T), state.translation, state.values))
+            for state in states
+        ]
+    )
 
 
 def _apply_values(values: np.ndarray, reference: FaceState) -> FaceState:

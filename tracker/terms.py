@@ -5,6 +5,7 @@ Every term is a free function. Residuals are in units of standard deviations, so
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba
@@ -13,6 +14,10 @@ import numpy as np
 from flame.surface import PosedPoints
 from priors.evidence import FaceEvidence
 from tracker.state import FaceState, View
+
+Term = Callable[[PosedPoints, FaceState, View], tuple[np.ndarray, np.ndarray]]
+"""A term of one's own: the rig's points as they are posed in head space, the state and the view in; residuals, float64
+(M,), in standard deviations, and their Jacobian with respect to a step of the state, float64 (M, 18 + E), out."""
 
 
 @dataclass(frozen=True)

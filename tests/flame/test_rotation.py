@@ -133,3 +133,10 @@ def test_compiled_kernels_equal_the_general_functions(direction, angle):
         rotation_kernels.rotation_matrix(axis_angle), matrix_from_axis_angle(axis_angle), atol=1e-12
     )
     np.testing.assert_allclose(rotation_kernels.left_jacobian(axis_angle), left_jacobian(axis_angle), atol=1e-9)
+
+
+@given(vectors, st.floats(0.0, 3.0))
+def test_small_turns_come_back(direction, angle):
+    axis_angle = _axis_angle(direction, angle)
+    turn = rotation_kernels.small_turn_vector(rotation_kernels.rotation_matrix(axis_angle))
+    np.testing.assert_allclose(turn, axis_angle, atol=1e-9)

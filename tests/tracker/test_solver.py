@@ -10,9 +10,10 @@ import pytest
 from configs import Config
 from flame import load_head
 from flame.rotation_kernels import rotation_matrix
-from flame.surface import SurfacePoints, SurfaceRig, build_surface_rig
+from flame.surface import PosedPoints, SurfacePoints, SurfaceRig, build_surface_rig
+from tracker.joint_solver import Shared, SharedPrior, fit_joint
 from tracker.priors import StatePrior, state_prior
-from tracker.solver import Shared, SharedPrior, StopReason, fit_frame, fit_joint
+from tracker.solver import StopReason, fit_frame
 from tracker.state import FaceState, View
 from tracker.terms import Whitening
 
@@ -46,7 +47,7 @@ def random_state(rig: SurfaceRig, seed: int) -> FaceState:
     rng = np.random.default_rng(seed)
     joint_angles = np.zeros(12)
     joint_angles[3] = 0.25 * rng.random()
-    joint_angles[[6, 7, 9, 10]] = 0.2 * rng.normal(size=4)
+    joint_angles[[6, 7, 9, 10]] = rng.uniform(-0.4, 0.4, size=4)
     rotation = rotation_matrix(0.25 * rng.normal(size=3)) @ FACING
     expression = np.clip(rng.random(rig.num_expressions) - 0.6, 0, 1)
     return FaceState(rotation, np.array([0.03, -0.02, 0.6]) + 0.03 * rng.normal(size=3), joint_angles, expression)
@@ -171,3 +172,20 @@ def test_prior_near_a_frame_is_tight_for_short_times(rig, prior):
     assert distance[0] < distance[1]
     assert (soon.precision > late.precision).all()
     assert (late.precision > prior.precision).all()
+
+
+def test_an_extra_term_is_minimised_with_the_rest(rig, prior):
+    truth = random_state(rig, 3)
+    seen = see(rig, truth, 1.0)
+    wanted, index = 0.9, 18
+
+    def pull(posed: PosedPoints, state: FaceState, view: View) -> tuple[np.ndarray, np.ndarray]:
+        by_state = np.zeros((1, state.num_parameters))
+        by_state[0, index] = 1e4
+        return 1e4 * (state.expression[:1] - wanted), by_state
+
+    plain = fit_frame(rig, seen, truth, prior, VIEW, EXACT, 30)
+    pulled = fit_frame(rig, seen, truth, prior, VIEW, EXACT, 30, extra_terms=(pull,))
+    assert abs(plain.state.expression[0] - truth.expression[0]) < 0.2
+    assert pulled.state.expression[0] == pytest.approx(wanted, abs=1e-4)
+    assert pulled.energy > plain.energy
