@@ -13,7 +13,7 @@ class SolverConfig:
     """Levenberg-Marquardt iterations of a frame that starts cold."""
     max_iterations_warm: int = 5
     """Levenberg-Marquardt iterations of a frame that starts from the one before."""
-    tolerance: float = 2e-3
+    tolerance: float = 5e-3
     """Stop when an iteration lowers the energy by less than this share of it."""
     robust_width: float = 3.0
     """Distance, in standard deviations, from which a correspondence loses influence (Cauchy)."""

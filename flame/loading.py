@@ -106,8 +106,11 @@ class _Fields:
 
 
 def _is_archive(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}); check its permissions and the disk") from error
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def read_pickle(path: str | Path) -> Any:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AssetMissingError(f"no such file: {path}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}); check its permissions and the disk") from error
     return read_pickle_bytes(data, str(path))
 
 

@@ -107,7 +107,7 @@ def head_look(
     paints = {
         "lips": clay * (0.97, 0.88, 0.87),
         "inner_mouth": clay * (0.50, 0.36, 0.35),
-        "tongue": clay * (0.76, 0.56, 0.55),
+        "tongue": clay * (0.58, 0.41, 0.40),
         "eyes": np.array((0.90, 0.90, 0.89)),
     }
     for name, paint in paints.items():

@@ -8,6 +8,7 @@ from flame.errors import InputError
 
 if TYPE_CHECKING:
     from flame.model import HeadModel
+    from flame.rasterizer import Backend
     from priors.evidence import Prior
 
 __all__ = ["PRIOR_NAMES", "create_prior"]
@@ -16,8 +17,8 @@ PRIOR_NAMES = ("mediapipe",)
 """Names that `create_prior` takes."""
 
 
-def create_prior(name: str, head: HeadModel) -> Prior:
-    """Create a prior by name for a head model.
+def create_prior(name: str, head: HeadModel, backend: Backend = "cpu") -> Prior:
+    """Create a prior by name for a head model; ``backend`` rasterises its dense maps.
 
     Raises:
         InputError: there is no prior of that name.
@@ -27,4 +28,4 @@ def create_prior(name: str, head: HeadModel) -> Prior:
         raise InputError(f"unknown prior {name!r}; choose one of: {', '.join(PRIOR_NAMES)}")
     from priors.mediapipe import MediaPipePrior
 
-    return MediaPipePrior(head)
+    return MediaPipePrior(head, backend)

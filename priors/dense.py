@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from flame.camera import Intrinsics
-from flame.errors import InputError
 from flame.model import HeadModel
-from flame.rasterizer import interpolate, rasterize
+from flame.rasterizer import Backend, interpolate, rasterize
 from flame.shading import vertex_normals
 from flame.surface import SurfacePoints
 from priors.evidence import DenseMaps, FaceEvidence
@@ -20,12 +19,13 @@ _CAMERA_DISTANCE = 100.0
 class DenseRasterizer:
     """Draw the landmark mesh of a face, each landmark carrying its place in the head's texture."""
 
-    def __init__(self, head: HeadModel, surface: SurfacePoints) -> None:
+    def __init__(self, head: HeadModel, surface: SurfacePoints, backend: Backend = "cpu") -> None:
         """Look up the texture coordinates of the landmarks' places on the head.
 
         A triangle of landmarks across a texture seam has no meaningful texture coordinates and is left out of the map.
         """
         self._triangles = landmark_topology().triangles
+        self._backend: Backend = backend
         topology = head.topology
         self._has_uv = False
         self._uv = np.full((NUM_MESH_LANDMARKS, 2), np.nan)
@@ -44,20 +44,14 @@ class DenseRasterizer:
         return ~(ratio < 4 * np.nanmedian(ratio)) if self._has_uv else np.zeros(len(ratio), dtype=bool)
 
     def __call__(self, evidence: FaceEvidence, height: int, width: int) -> DenseMaps:
-        """Return the maps at the size of the original image.
-
-        Raises:
-            InputError: the head has no texture coordinates.
-        """
-        if not self._has_uv:
-            raise InputError("this head has no texture coordinates, so no dense UV map can be made of it")
+        """Return the maps at the size of the original image; for a head without texture coordinates the UV are NaN."""
         size = max(evidence.region.size_px, 1.0)
         points, depth = evidence.points_px[:NUM_MESH_LANDMARKS], evidence.points_depth_px[:NUM_MESH_LANDMARKS]
         verts_cam = np.column_stack((points, depth)) / size
         distance = _CAMERA_DISTANCE + verts_cam[:, 2:]
         placed = np.column_stack((verts_cam[:, :2] * distance, distance))
         intrinsics = Intrinsics(size, size, 0.0, 0.0, width, height)
-        fragments = rasterize(placed, self._triangles, intrinsics, cull_backfaces=True)
+        fragments = rasterize(placed, self._triangles, intrinsics, cull_backfaces=True, backend=self._backend)
         normals = vertex_normals(verts_cam, self._triangles)
         attributes = np.column_stack((self._uv, normals))
         values = interpolate(fragments, self._triangles, attributes)

@@ -31,7 +31,7 @@ class DenseMaps:
     """Per-pixel evidence at the size of the image it was asked for."""
 
     uv: np.ndarray
-    """Texture coordinates, float32 (height, width, 2), origin bottom left; NaN outside the mask."""
+    """Texture coordinates, float32 (height, width, 2), origin bottom left; NaN outside the mask or without any."""
     normals: np.ndarray
     """Unit normals in camera space, float32 (height, width, 3); NaN outside the mask."""
     mask: np.ndarray

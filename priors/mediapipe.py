@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from flame.model import HeadModel
+from flame.rasterizer import Backend
 from priors.calibration import landmark_errors
 from priors.dense import DenseRasterizer
 from priors.evidence import DenseMaps, FaceEvidence, FaceRegion
@@ -49,8 +50,8 @@ class MediaPipePrior:
 
     name = "mediapipe"
 
-    def __init__(self, head: HeadModel) -> None:
-        """Load the networks and the head's landmark embedding.
+    def __init__(self, head: HeadModel, backend: Backend = "cpu") -> None:
+        """Load the networks and the head's landmark embedding; ``backend`` rasterises the dense maps.
 
         Raises:
             AssetMissingError: the installed MediaPipe wheel does not carry the networks.
@@ -62,7 +63,7 @@ class MediaPipePrior:
         self._judge = PresenceJudge(self._search, self._landmarker)
         self._errors = landmark_errors()
         self._estimate_pose = PoseEstimator(self._errors.reference_m)
-        self._rasterize = DenseRasterizer(head, self.surface)
+        self._rasterize = DenseRasterizer(head, self.surface, backend)
 
     def observe(self, image: np.ndarray, regions: Sequence[FaceRegion] = ()) -> list[FaceEvidence | None]:
         """Look at a frame, uint8 (height, width, 3), where faces are expected; None where there is none."""
@@ -130,11 +131,7 @@ class MediaPipePrior:
         return self._evidence(landmarks, pose, presence) if presence >= NEW_FACE_THRESHOLD else None
 
     def dense(self, evidence: FaceEvidence, height: int, width: int) -> DenseMaps:
-        """Rasterise the evidence to UV, normal and mask maps of the original image's size.
-
-        Raises:
-            InputError: the head has no texture coordinates.
-        """
+        """Rasterise the evidence to UV, normal and mask maps of the original image's size."""
         return self._rasterize(evidence, height, width)
 
     def _evidence(self, landmarks: Landmarks, pose: RoughPose, presence: float) -> FaceEvidence:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from configs import load_preset
 from configs.schema import Config
 from flame.errors import InputError, UserError
@@ -48,7 +50,7 @@ class Options:
     panels: bool = False
     """Make the overlay show input, normals, 2D vertices, overlay and mesh side by side."""
     device: str = "auto"
-    """Where pictures are drawn: ``auto``, ``cpu`` or ``cuda``."""
+    """Where dense maps are rasterised: ``auto``, ``cpu`` or ``cuda``; auto takes the CPU, which is quick enough."""
     config: Config = field(default_factory=lambda: load_preset("default"))
     """Everything else."""
 
@@ -154,19 +156,22 @@ def track_many(
     jobs = []
     for path, output in zip(paths, outputs or [None] * len(paths), strict=True):
         with _handing_over(path, on_error):
-            info = probe(path)
-            jobs.append(_Job(info, None if output is None else prepare_folder(Path(output), info)))
+            jobs.append(_Job(probe(path), None if output is None else Path(output)))
     if not jobs:
         return []
-    toolkit = toolkit or load_toolkit(settings.head, settings.prior, settings.config)
-    if settings.same_person:
-        jobs = _with_one_identity(toolkit, jobs, settings, on_error)
-    tracks = []
-    for job in jobs:
-        with _handing_over(job.info.path, on_error):
-            tracks.append(_track_clip(toolkit, job, settings, on_frame))
-            if on_done is not None:
-                on_done(tracks[-1], job.folder)
+    toolkit = toolkit or load_toolkit(settings.head, settings.prior, settings.config, settings.device)
+    # The matrices are small and the stages have threads of their own: more threads inside a product only fight them.
+    with threadpool_limits(limits=1):
+        if settings.same_person:
+            jobs = _with_one_identity(toolkit, jobs, settings, on_error)
+        tracks = []
+        for job in jobs:
+            with _handing_over(job.info.path, on_error):
+                if job.folder is not None:
+                    prepare_folder(job.folder, job.info)
+                tracks.append(_track_clip(toolkit, job, settings, on_frame))
+                if on_done is not None:
+                    on_done(tracks[-1], job.folder)
     return tracks
 
 

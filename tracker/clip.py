@@ -85,14 +85,14 @@ class TrackedFrame:
     evidence: tuple[FaceEvidence | None, ...]
 
 
-def load_toolkit(head: str, prior: str, config: Config) -> Toolkit:
+def load_toolkit(head: str, prior: str, config: Config, device: str = "auto") -> Toolkit:
     """Load head model and prior and prepare the head for fitting.
 
     Raises:
         UserError: the head cannot be read, or the prior is not known.
     """
     model = load_head(head)
-    loaded_prior = create_prior(prior, model)
+    loaded_prior = create_prior(prior, model, "cuda" if device == "cuda" else "cpu")
     rig = build_surface_rig(model, loaded_prior.surface)
     if model.expression_bounds is None:
         bounds = np.tile([-np.inf, np.inf], (rig.num_expressions, 1))

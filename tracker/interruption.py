@@ -13,12 +13,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block has ended; one that came is answered then.
+    """Hold Ctrl-C and SIGTERM back until the block has ended; those that came are delivered then.
 
-    Signals reach Python's main thread alone, so in other threads there is nothing to do.
-
-    Raises:
-        KeyboardInterrupt: at the end of the block, when a signal came meanwhile.
+    Signals reach Python's main thread alone, so in other threads there is nothing to do. When the block ends with an
+    exception, that one counts and the signals are dropped.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -30,5 +28,5 @@ def held_back() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, signal.SIG_DFL if handler is None else handler)
-    if came:
-        raise KeyboardInterrupt
+    for number in dict.fromkeys(came):
+        signal.raise_signal(number)

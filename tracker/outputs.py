@@ -32,7 +32,7 @@ _SAVE_SHARE = 0.05
 """Saving again and again takes at most this share of the time: a track of hours takes seconds to write."""
 
 
-def prepare_folder(folder: Path, info: SourceInfo) -> Path:
+def prepare_folder(folder: Path, info: SourceInfo) -> None:
     """Make the output folder of a source.
 
     Raises:
@@ -43,7 +43,7 @@ def prepare_folder(folder: Path, info: SourceInfo) -> Path:
     for path in (info.path, *info.image_paths):
         if path.resolve() in targets:
             raise InputError(f"{path}: the results in {folder} would overwrite it; choose another folder with -o.")
-    return make_output_folder(folder)
+    make_output_folder(folder)
 
 
 class ClipOutput:
@@ -62,7 +62,7 @@ class ClipOutput:
         options: Options,
         result: Callable[[], Track],
     ) -> None:
-        """Write into a folder that ``prepare_folder`` returned."""
+        """Write into a folder that ``prepare_folder`` has made."""
         self._folder = folder
         self._info = info
         self._start_seconds = options.start_seconds

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import logging
+import os
 import signal
 import sys
 import time
@@ -75,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fov", type=float, metavar="DEG", help="field of view along the longer side, if known")
     parser.add_argument("--no-overlay", action="store_true", help="write parameters only")
     parser.add_argument("--panels", action="store_true", help="overlay: input, normals, vertices, overlay, mesh")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where pictures are drawn")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where dense maps are drawn")
     parser.add_argument("--preset", default="default", metavar="NAME", help="default, fast, careful or raw")
     parser.add_argument(
         "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of a preset"
@@ -90,34 +92,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A file name may hold bytes that are no text here.
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    report = _Report()
     try:
-        check_python_packages()
-        check_system_libraries()
-        with _kill_is_ctrl_c():
-            return _run(options)
+        with _answering_signals(report), _quiet_sources():
+            check_python_packages()
+            check_system_libraries()
+            return _run(options, report)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, SystemError) as error:
+        # Ctrl-C inside compiled code comes out as a SystemError.
+        if isinstance(error, SystemError) and not report.was_interrupted:
+            raise
+        report.interrupt()
         return EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager
-def _kill_is_ctrl_c() -> Iterator[None]:
-    """Let a kill end the run as Ctrl-C does."""
+def _answering_signals(report: _Report) -> Iterator[None]:
+    """Let a kill end the run as Ctrl-C does; what is ignored (after ``nohup`` or ``&``) stays ignored."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        report.was_interrupted = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    heard = {each: handler for each, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for each in heard:
+        signal.signal(each, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in heard.items():
+            # Whoever presses again after an interruption gets what happens anyway: the end of the program.
+            signal.signal(each, signal.SIG_IGN if report.was_interrupted else handler)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+@contextlib.contextmanager
+def _quiet_sources() -> Iterator[None]:
+    """Keep what is wrong with a source for its summary; said at once, too, it would tear the progress bar apart."""
+    log = logging.getLogger("tracker.frames")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _run(arguments: argparse.Namespace, report: _Report) -> int:
     """Track every input and print a summary of each."""
     from configs import load_preset, override
     from tracker.api import Options, track_many
@@ -138,7 +162,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     inputs = [Path(item) for item in arguments.inputs]
     folders = output_folders(inputs, arguments.output)
-    report = _Report(options)
+    report.begin(options, arguments.output or ", ".join(str(folder) for folder in folders))
     try:
         tracks = track_many(
             inputs, folders, on_frame=report.advance, on_done=report.finish, on_error=report.fail, options=options
@@ -168,12 +192,25 @@ def output_folders(inputs: Sequence[Path], output: str | None) -> list[Path]:
 class _Report:
     """Show frames per second and time left, one bar per input, and a summary or an error after each."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self) -> None:
         """Show nothing yet."""
         self.num_failed = 0
-        self._options = options
+        self.was_interrupted = False
+        self._options: Options | None = None
+        self._place = ""
+        self._num_frames = 0
         self._bar = None
         self._started = time.perf_counter()
+
+    def begin(self, options: Options, place: str) -> None:
+        """Take the options of the run and where its results go."""
+        self._check_interrupted()
+        self._options, self._place = options, place
+
+    def _check_interrupted(self) -> None:
+        """End the run where a library has swallowed Ctrl-C, as some do while they are imported."""
+        if self.was_interrupted:
+            raise KeyboardInterrupt
 
     def advance(self, progress: Progress) -> None:
         """Show one frame more; nothing where no terminal shows it."""
@@ -181,6 +218,9 @@ class _Report:
 
         from tracker.summary import expected_frames
 
+        assert self._options is not None
+        self._check_interrupted()
+        self._num_frames += 1
         if self._bar is None:
             total = expected_frames(progress, self._options)
             name = progress.path.name or str(progress.path)
@@ -192,7 +232,7 @@ class _Report:
         from tracker.summary import summary
 
         self.close()
-        print(summary(track, folder, time.perf_counter() - self._started), flush=True)
+        _say(summary(track, folder, time.perf_counter() - self._started))
         self._started = time.perf_counter()
 
     def fail(self, _path: Path, error: UserError) -> None:
@@ -202,11 +242,27 @@ class _Report:
         self.num_failed += 1
         self._started = time.perf_counter()
 
+    def interrupt(self) -> None:
+        """Close the bar and print what is left of the run."""
+        self.close()
+        left = f"what was tracked until now is in {self._place}" if self._num_frames else "nothing was tracked yet"
+        print(f"interrupted: {left}", file=sys.stderr)
+
     def close(self) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _say(text: str) -> None:
+    """Print for the user; a reader that has left, such as ``head``, stops nothing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is still buffered would be tried again at the end of the program.
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

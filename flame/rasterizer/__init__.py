@@ -18,7 +18,7 @@ from flame.camera import Intrinsics
 from flame.errors import InputError
 from flame.rasterizer import cpu, cuda
 
-__all__ = ["NEAR_METRES", "Backend", "Fragments", "interpolate", "rasterize"]
+__all__ = ["NEAR_METRES", "Backend", "Fragments", "check_backend", "interpolate", "rasterize"]
 
 Backend = Literal["cpu", "cuda", "auto"]
 
@@ -103,6 +103,15 @@ def _check_faces(faces: np.ndarray, num_vertices: int) -> None:
         raise InputError(f"faces must have the shape (faces, 3); got {faces.shape}")
     if faces.size and (faces.min() < 0 or faces.max() >= num_vertices):
         raise InputError(f"faces name vertices {faces.min()} to {faces.max()}, but there are {num_vertices} vertices")
+
+
+def check_backend(backend: str) -> None:
+    """Make sure that a back end can be used here.
+
+    Raises:
+        InputError: its name is not known, or what it needs is not there.
+    """
+    _use_cuda(backend)
 
 
 def _use_cuda(backend: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def face_track(face_clip: Path, toolkit: Toolkit) -> Track:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Outcome]:
     """Return a function that runs the command line in this process, in an empty folder, with heads loaded once."""
-    monkeypatch.setattr(api, "load_toolkit", _load_toolkit_once)
+    monkeypatch.setattr(api, "load_toolkit", _load_toolkit)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Outcome:
@@ -97,11 +98,20 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
             status = run.main([str(argument) for argument in arguments])
         except SystemExit as end:
             status = int(end.code or 0)
+        finally:
+            # An interrupted command line turns deaf before it ends; this process goes on.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return Outcome(status, *capfd.readouterr())
 
     return call
 
 
+def _load_toolkit(head: str, *others: object) -> Toolkit:
+    """Load a head file anew every time: files of one name differ from test to test."""
+    return _load_commons_once(*others) if head == "commons" else load_toolkit(head, *others)
+
+
 @functools.lru_cache(maxsize=4)
-def _load_toolkit_once(*arguments: object) -> Toolkit:
-    return load_toolkit(*arguments)
+def _load_commons_once(*others: object) -> Toolkit:
+    return load_toolkit("commons", *others)

@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
+from flame.errors import InputError
+from flame.saving import save_flame_pkl
+from priors.landmark_embedding import load_embedding
 from tests.tracker.clips import Sound, click_seconds, write_sound
 from tests.tracker.face_clips import RATE, portrait, read_video, roll_degrees, wall, write_video, zoom
 from tracker import Track
@@ -174,7 +177,9 @@ def test_pictures_of_a_few_pixels_hold_nobody(cli, tmp_path, size):
     assert cli(write_image(tmp_path / "tiny.png", wall(size, size)), "-o", "out").status == 3
 
 
-@pytest.mark.parametrize("name", ["two words.mp4", "łódź 顔 😀.mp4", "-dash.mp4", "a:b.mp4", "%d.mp4", "no_suffix"])
+@pytest.mark.parametrize(
+    "name", ["two words.mp4", "łódź 顔 😀.mp4", "-dash.mp4", "a:b.mp4", "%d.mp4", "no_suffix", "bad\udcff.mp4"]
+)
 def test_names_of_all_kinds(cli, face_clip, tmp_path, name):
     Path(name).write_bytes(face_clip.read_bytes())
     assert cli("--max-frames", 1, "--no-overlay", "--", name).status == 0
@@ -272,6 +277,17 @@ def test_a_relative_head_is_found_from_any_folder(cli, face_clip, tmp_path, monk
     assert np.isfinite(Track.load(tmp_path / "out").vertices(0)).all()
 
 
+def test_a_head_in_flame_format(cli, face_clip, toolkit, monkeypatch, tmp_path):
+    save_flame_pkl(toolkit.head, tmp_path / "head.pkl")
+    # Where the landmarks lie is the same; finding it out anew takes longer than all the rest.
+    monkeypatch.setattr("priors.mediapipe.load_embedding", lambda _head: load_embedding(toolkit.head))
+    assert cli(face_clip, "-o", "out", "--head", "head.pkl", "--max-frames", 2, "--panels").status == 0
+    track = Track.load(tmp_path / "out")
+    assert track.is_tracked.all() and track.expression_names == () and np.isfinite(track.vertices(1)).all()
+    with pytest.raises(InputError, match="ARKit"):
+        track.arkit()
+
+
 def test_output_folders():
     paths = [Path("a/x.mp4"), Path("b/x.mp4"), Path("b/y.v2.mp4"), Path("c/x.mov")]
     expected = ["x_track", "x_track_2", "y.v2_track", "x_track_3"]
@@ -312,6 +328,24 @@ def test_a_run_of_its_own_says_nothing_but_the_summary(face_clip, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 4 and "  files     " in done.stdout
+
+
+def test_a_reader_that_has_left_stops_nothing(face_clip, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tracker.run", str(face_clip), str(face_clip), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*command, "--max-frames", "1", "--no-overlay"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert names(tmp_path / "out") == ["face_track", "face_track_2"]
 
 
 def test_sound_that_ends_early_stops_nothing(cli, tmp_path):

@@ -11,6 +11,7 @@ from configs.schema import StatusConfig
 from priors.evidence import FaceEvidence, FaceRegion
 from tracker.status import FrameStatus, judge
 
+CONFIG = StatusConfig(low_presence=0.8, min_visibility=0.7, max_residual_percent=5.0)
 SURE = FaceEvidence(
     points_px=np.zeros((3, 2)),
     sigma_px=np.ones((3, 2)),
@@ -25,7 +26,7 @@ SURE = FaceEvidence(
 def judged(residual_percent: float = 1.0, eyes_px: float = 60.0, **changes: float) -> FrameStatus:
     """Return the status of a face whose residuals are all the same share of the distance of its eyes."""
     residual_px = np.full(3, residual_percent / 100 * eyes_px)
-    return judge(dataclasses.replace(SURE, **changes), residual_px, eyes_px, StatusConfig())
+    return judge(dataclasses.replace(SURE, **changes), residual_px, eyes_px, CONFIG)
 
 
 def test_a_face_that_is_seen_and_fitted_is_ok():

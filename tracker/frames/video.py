@@ -23,6 +23,7 @@ from tracker.frames.types import Frame, SourceInfo
 log = logging.getLogger(__name__)
 
 _NOT_VIDEO_FORMATS = frozenset({"tty", "srt", "webvtt", "ass", "lrc", "concat", "hls", "sdp"})
+_VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV\x01")
 _PROBE_BYTES = 4096
 _TRUNCATION_SECONDS = 0.25
 _FEW_SEEKS = 2
@@ -86,6 +87,8 @@ def _explain_unopened(path: Path) -> str:
         )
     if head and all(byte >= 32 or byte in b"\t\n\r\f\x1b" for byte in head):
         return f"{path}: this is text, whatever its name says; give a video, an image or a folder of images"
+    if head.startswith(_VIDEO_STARTS):
+        return f"{path}: begins like a video, but no frame of it can be read; it is empty or damaged: copy it again"
     return f"{path}: not a video in a known format; give a video, an image or a folder of images"
 
 
