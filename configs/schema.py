@@ -13,7 +13,7 @@ class SolverConfig:
     """Levenberg-Marquardt iterations of a frame that starts cold."""
     max_iterations_warm: int = 5
     """Levenberg-Marquardt iterations of a frame that starts from the one before."""
-    tolerance: float = 5e-3
+    tolerance: float = 1e-2
     """Stop when an iteration lowers the energy by less than this share of it."""
     robust_width: float = 3.0
     """Distance, in standard deviations, from which a correspondence loses influence (Cauchy)."""
@@ -52,11 +52,11 @@ class RegularizationConfig:
 class ScoutConfig:
     """Set how identity and focal length are found before the clip is streamed."""
 
-    candidates: int = 16
+    candidates: int = 12
     """Frames looked at, spread over the clip; short clips are looked at in fewer."""
     frames_per_candidate: int = 8
     """At most one frame in so many is looked at."""
-    keyframes: int = 12
+    keyframes: int = 10
     """Frames used in the joint solve, chosen for spread over pose and expression."""
     iterations: int = 12
     """Levenberg-Marquardt iterations of the joint solve."""
@@ -76,8 +76,10 @@ class StatusConfig:
     """Below this visible share, the frame is low_confidence."""
     max_residual_percent: float = 5.0
     """Above this median residual, in percent of the interocular distance, the frame is low_confidence."""
+    glance_seconds: float = 0.1
+    """Look for missing people this often where they are easily seen."""
     search_seconds: float = 0.5
-    """Look for missing people this often, more rarely while that is in vain; at once when a face was just lost."""
+    """Look for missing people thoroughly this often, more rarely while in vain; at once when a face was just lost."""
 
 
 @dataclass(frozen=True)

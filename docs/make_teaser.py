@@ -1,6 +1,6 @@
 """Draw the README's picture: the sample clip, the tracked head over it, the head alone.
 
-    python docs/make_teaser.py
+python docs/make_teaser.py
 """
 
 from __future__ import annotations

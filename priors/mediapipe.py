@@ -81,16 +81,23 @@ class MediaPipePrior:
             return None
         return self._evidence(landmarks, pose, presence)
 
-    def search(self, image: np.ndarray, known: Sequence[FaceRegion] = (), max_faces: int = 1) -> list[FaceEvidence]:
+    def search(
+        self,
+        image: np.ndarray,
+        known: Sequence[FaceRegion] = (),
+        max_faces: int = 1,
+        *,
+        is_thorough: bool = True,
+    ) -> list[FaceEvidence]:
         """Find up to ``max_faces`` faces in a frame that are not the ``known`` ones; the largest first.
 
-        Where nobody is known or seen, turned and enlarged pictures are searched too, which takes some 0.1 s. Where
-        somebody is, one enlarged part of the image is searched per call, another one each time.
+        Where nobody is known or seen, a thorough search looks at turned and enlarged pictures, too, which takes some
+        0.2 s. Where somebody is, it looks at one enlarged part of the image per call, another one each time.
         """
         found = self._confirmed(image, self._search.whole(image), known)
-        if not found and not known:
+        if is_thorough and not found and not known:
             found = self._confirmed(image, [*self._search.turned(image), *self._search.all_parts(image)], ())
-        elif len(found) < max_faces:
+        elif is_thorough and len(found) < max_faces:
             taken = [*known, *(evidence.region for evidence in found)]
             found += self._confirmed(image, self._search.next_part(image), taken)
         found.sort(key=lambda evidence: -evidence.region.size_px)

@@ -8,6 +8,8 @@ import scipy.linalg
 from tracker.priors import StatePrior
 from tracker.state import NUM_RIGID, FaceState
 
+# LAPACK's own routine: the checks of scipy.linalg.solve take longer than these small systems.
+(_POSV,) = scipy.linalg.get_lapack_funcs(("posv",), dtype=np.float64)
 MAX_ROUNDS = 4
 """How often a step is found again without the parameters that have reached a bound."""
 
@@ -73,7 +75,7 @@ def bounded_step(
 
 def solve_positive(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Solve a symmetric positive definite system; where rounding has made it singular, in the least-squares sense."""
-    _, solution, failed_at = scipy.linalg.lapack.dposv(matrix, right, lower=1)
+    _, solution, failed_at = _POSV(matrix, right, lower=1)
     if failed_at:
         return np.linalg.lstsq(matrix, right, rcond=None)[0]
     return solution

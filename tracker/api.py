@@ -15,12 +15,23 @@ from configs import load_preset
 from configs.schema import Config
 from flame.errors import InputError, UserError
 from flame.rasterizer import check_backend
-from tracker.clip import Cast, Span, Toolkit, TrackedFrame, cast, identify, load_toolkit, probe, scout, stream_clip
+from tracker.clip import (
+    Observation,
+    Span,
+    Toolkit,
+    TrackedFrame,
+    cast,
+    identify,
+    load_toolkit,
+    probe,
+    scout,
+    stream_clip,
+)
 from tracker.frames import SourceInfo, check_range
 from tracker.outputs import ClipOutput, describe, prepare_folder
 from tracker.recorder import Recorder
 from tracker.result import Track
-from tracker.scout import Glimpse
+from tracker.scout import Glimpse, Person
 
 MAX_FACES = 16
 
@@ -100,8 +111,10 @@ class _Job:
 
     info: SourceInfo
     folder: Path | None
-    known: Cast | None = None
-    """Its people, where all inputs serve to identify them."""
+    seen: list[list[Glimpse]] | None = None
+    """What scouting saw, where it has been done already."""
+    people: tuple[Person, ...] | None = None
+    """Who is in it, where all inputs serve to identify them."""
 
 
 def track(
@@ -201,39 +214,40 @@ def _with_one_identity(
             scouted.append((job, _scout(toolkit, job.info, options)))
     together = [glimpse for _, people in scouted for glimpses in people for glimpse in glimpses]
     people = identify(toolkit, [together] if together else [], focal_is_known=options.fov_degrees is not None)
-    return [replace(job, known=cast(toolkit, job.info, people, seen, options.fov_degrees)) for job, seen in scouted]
+    return [replace(job, seen=seen, people=people) for job, seen in scouted]
 
 
-def _cast(toolkit: Toolkit, info: SourceInfo, options: Options) -> Cast:
-    """Scout one input and solve the identities of who is in it."""
-    seen = _scout(toolkit, info, options)
-    people = identify(toolkit, seen, focal_is_known=options.fov_degrees is not None)
-    return cast(toolkit, info, people, seen, options.fov_degrees)
+def _identities(toolkit: Toolkit, job: _Job, seen: Sequence[Sequence[Glimpse]], options: Options) -> tuple[Person, ...]:
+    """Return who is in an input, unless that is known already."""
+    if job.people is not None:
+        return job.people
+    return identify(toolkit, seen, focal_is_known=options.fov_degrees is not None)
 
 
 def _track_clip(toolkit: Toolkit, job: _Job, options: Options, on_frame: OnFrame | None) -> Track:
-    """Track one input."""
+    """Track one input: watch it in the background, find out meanwhile who is in it, then solve frame by frame."""
     started = time.perf_counter()
     info = job.info
-    players = job.known or _cast(toolkit, info, options)
-    recorder = Recorder(toolkit.head_name, toolkit.head, players.people, players.intrinsics)
+    seen = _scout(toolkit, info, options) if job.seen is None else job.seen
     is_complete = False
     problems: tuple[str, ...] = ()
-
-    def result() -> Track:
-        seconds = time.perf_counter() - started
-        notes = describe(info, options, players, seconds, problems, is_complete=is_complete)
-        return recorder.track(notes)
-
     with (
         options.span.open(info.path) as source,
-        ClipOutput(job.folder, info, toolkit, players, options, result) as output,
-        contextlib.closing(stream_clip(source, toolkit, players)) as frames,
+        contextlib.closing(Observation(source, toolkit, seen)) as observation,
     ):
-        for tracked in frames:
-            recorder.add(tracked.frame.index, tracked.frame.pts_seconds, tracked.faces)
-            output.add(tracked)
-            if on_frame is not None:
-                on_frame(Progress(info.path, tracked, info.num_frames, info.duration_seconds))
-        is_complete, problems = True, source.problems
+        players = cast(toolkit, info, _identities(toolkit, job, seen, options), options.fov_degrees)
+        recorder = Recorder(toolkit.head_name, toolkit.head, players.people, players.intrinsics)
+
+        def result() -> Track:
+            seconds = time.perf_counter() - started
+            notes = describe(info, options, players, seconds, problems, is_complete=is_complete)
+            return recorder.track(notes)
+
+        with ClipOutput(job.folder, info, toolkit, players, options, result) as output:
+            for tracked in stream_clip(observation, toolkit, players):
+                recorder.add(tracked.frame.index, tracked.frame.pts_seconds, tracked.faces)
+                output.add(tracked)
+                if on_frame is not None:
+                    on_frame(Progress(info.path, tracked, info.num_frames, info.duration_seconds))
+            is_complete, problems = True, source.problems
     return result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from flame.camera import Intrinsics
 from flame.surface import build_surface_rig
 from priors import create_prior
 from priors.evidence import FaceEvidence, Prior
-from tracker.faces import Anchor, FaceFollower, Sighting
+from tracker.faces import FaceFollower, Sighting
 from tracker.frames import Frame, FrameSource, SourceInfo, open_source, probe_source, read_frames_at
 from tracker.prefetch import Prefetch
 from tracker.scout import (
@@ -36,6 +36,9 @@ from tracker.stream import FaceFrame, PersonStream
 
 _UNKNOWN_FRAME_RATE = 30.0
 _FULL_FRAME_WIDTH_MM = 36.0
+_MIN_FRAMES_AHEAD, _MAX_FRAMES_AHEAD = 4, 64
+_BYTES_AHEAD = 64 * 2**20
+"""How far observation may run ahead of solving: as many frames as fit in here, within limits."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Cast:
-    """Hold the people of one clip, where each was seen, and the camera."""
+    """Hold the people of one clip and the camera."""
 
     people: tuple[Person, ...]
-    anchors: tuple[Sequence[Anchor], ...]
     intrinsics: Intrinsics
 
 
@@ -194,33 +196,48 @@ def identify(toolkit: Toolkit, people: Sequence[Sequence[Glimpse]], *, focal_is_
     return tuple(solved)
 
 
-def cast(
-    toolkit: Toolkit,
-    info: SourceInfo,
-    people: Sequence[Person],
-    seen: Sequence[Sequence[Glimpse]],
-    fov_degrees: float | None,
-) -> Cast:
-    """Put people whose identity is known into a clip; ``seen`` says where each was seen there, if at all.
-
-    Where there are none, one of average shape is looked for.
-    """
+def cast(toolkit: Toolkit, info: SourceInfo, people: Sequence[Person], fov_degrees: float | None) -> Cast:
+    """Put people whose identity is known into a clip. Where there are none, one of average shape is looked for."""
     people = people or (nobody(toolkit.model),)
-    zoom = people[0].log_zoom
-    intrinsics = expected_intrinsics(info, fov_degrees, toolkit.model.config).zoom(math.exp(zoom))
-    places = [anchors(glimpses) for glimpses in seen] + [[]] * (len(people) - len(seen))
-    return Cast(tuple(people), tuple(places), intrinsics)
+    intrinsics = expected_intrinsics(info, fov_degrees, toolkit.model.config).zoom(math.exp(people[0].log_zoom))
+    return Cast(tuple(people), intrinsics)
 
 
-def stream_clip(source: FrameSource, toolkit: Toolkit, cast: Cast) -> Generator[TrackedFrame, None, None]:
-    """Track every frame of a source in order; frames come out a few behind those that went in.
+class Observation:
+    """Watch a source in threads of its own: decode ahead, and follow who was seen while scouting.
 
-    Two threads work ahead; whoever leaves early has to close the generator before the source.
+    It does not need to know who the people are, so it runs while their identities are solved.
     """
-    config = toolkit.model.config
-    follower = FaceFollower(toolkit.prior, cast.anchors, config.status)
+
+    def __init__(self, source: FrameSource, toolkit: Toolkit, seen: Sequence[Sequence[Glimpse]]) -> None:
+        """Start watching; ``seen`` has one entry per person, none for a clip in which nobody was seen."""
+        places = [anchors(glimpses) for glimpses in seen] or [[]]
+        follower = FaceFollower(toolkit.prior, places, toolkit.model.config.status)
+        frame_bytes = 3 * source.info.width * source.info.height
+        self._frames = Prefetch(source)
+        self._observed = Prefetch(
+            self._observe(follower), depth=max(_MIN_FRAMES_AHEAD, min(_MAX_FRAMES_AHEAD, _BYTES_AHEAD // frame_bytes))
+        )
+
+    def __iter__(self) -> Iterator[tuple[Frame, list[Sighting]]]:
+        """Yield every frame with what is seen of every person."""
+        return iter(self._observed)
+
+    def close(self) -> None:
+        """Stop the threads; the source may be closed only after that."""
+        self._observed.close()
+        self._frames.close()
+
+    def _observe(self, follower: FaceFollower) -> Iterator[tuple[Frame, list[Sighting]]]:
+        """Pair every frame with what is seen in it."""
+        for frame in self._frames:
+            yield frame, follower.observe(frame.image, frame.pts_seconds)
+
+
+def stream_clip(observation: Observation, toolkit: Toolkit, cast: Cast) -> Iterator[TrackedFrame]:
+    """Track every observed frame in order; frames come out a few behind those that went in."""
     streams = [PersonStream(person, toolkit.model, cast.intrinsics) for person in cast.people]
-    smoothers = [FixedLagSmoother(config.smoothing) for _ in cast.people]
+    smoothers = [FixedLagSmoother(toolkit.model.config.smoothing) for _ in cast.people]
     waiting: deque[tuple[Frame, list[Sighting]]] = deque()
 
     def emit(smoothed: Sequence[Sequence[FaceFrame]]) -> Iterator[TrackedFrame]:
@@ -228,18 +245,11 @@ def stream_clip(source: FrameSource, toolkit: Toolkit, cast: Cast) -> Generator[
             frame, sightings = waiting.popleft()
             yield TrackedFrame(frame, tuple(faces), tuple(sighting.evidence for sighting in sightings))
 
-    with Prefetch(source) as frames, Prefetch(_observe(frames, follower)) as observed:
-        for frame, sightings in observed:
-            waiting.append((frame, sightings))
-            solved = [stream.solve(seen, frame.pts_seconds) for stream, seen in zip(streams, sightings, strict=True)]
-            yield from emit([smoother.push(face) for smoother, face in zip(smoothers, solved, strict=True)])
+    for frame, sightings in observation:
+        waiting.append((frame, sightings))
+        solved = [stream.solve(seen, frame.pts_seconds) for stream, seen in zip(streams, sightings, strict=True)]
+        yield from emit([smoother.push(face) for smoother, face in zip(smoothers, solved, strict=True)])
     yield from emit([smoother.flush() for smoother in smoothers])
-
-
-def _observe(frames: Prefetch[Frame], follower: FaceFollower) -> Iterator[tuple[Frame, list[Sighting]]]:
-    """Pair every frame with what is seen in it."""
-    for frame in frames:
-        yield frame, follower.observe(frame.image, frame.pts_seconds)
 
 
 def probe(path: str | Path) -> SourceInfo:

@@ -72,6 +72,7 @@ class FaceFollower:
         self._prior = prior
         self._config = config
         self._slots = [_Slot(anchors) for anchors in people]
+        self._last_glance_seconds = -np.inf
         self._last_search_seconds = -np.inf
         self._num_vain_searches = 0
         self._observed_seconds = -np.inf
@@ -91,15 +92,17 @@ class FaceFollower:
                 continue
             is_continuous = not self._has_jumped(slot, evidence)
             found[self._slots.index(slot)] = Sighting(evidence, is_continuous)
-        if len(found) < len(self._slots) and (just_lost or self._search_is_due(pts_seconds)):
-            self._search(image, pts_seconds, found)
+        if len(found) < len(self._slots):
+            is_thorough = just_lost or self._search_is_due(pts_seconds)
+            if is_thorough or pts_seconds - self._last_glance_seconds >= self._config.glance_seconds:
+                self._search(image, pts_seconds, found, is_thorough=is_thorough)
         self._observed_seconds = pts_seconds
         for index, sighting in found.items():
             self._remember(self._slots[index], sighting, pts_seconds)
         return [found.get(index, Sighting(None, False)) for index in range(len(self._slots))]
 
     def _search_is_due(self, pts_seconds: float) -> bool:
-        """Return whether missing people should be looked for in this frame: at intervals, and where one was scouted."""
+        """Return whether to look for missing people thoroughly: at intervals, and where one was scouted."""
         missing = [slot for slot in self._slots if slot.region is None]
         scouted_seconds = [anchor.pts_seconds for slot in missing for anchor in slot.anchors]
         if any(self._observed_seconds < seconds <= pts_seconds for seconds in scouted_seconds):
@@ -107,19 +110,22 @@ class FaceFollower:
         pause_seconds = self._config.search_seconds * min(2 ** max(self._num_vain_searches - 1, 0), _MAX_PAUSE_FACTOR)
         return pts_seconds - self._last_search_seconds >= pause_seconds
 
-    def _search(self, image: np.ndarray, pts_seconds: float, found: dict[int, Sighting]) -> None:
+    def _search(self, image: np.ndarray, pts_seconds: float, found: dict[int, Sighting], *, is_thorough: bool) -> None:
         """Look for missing people in the whole frame and assign who was found to who was missing."""
-        self._last_search_seconds = pts_seconds
+        self._last_glance_seconds = pts_seconds
         known = [sighting.evidence.region for sighting in found.values() if sighting.evidence]
         missing = [index for index in range(len(self._slots)) if index not in found]
         seen = [
             evidence
-            for evidence in self._prior.search(image, known, max_faces=len(missing) + 1)
+            for evidence in self._prior.search(image, known, max_faces=len(missing) + 1, is_thorough=is_thorough)
             if evidence.presence >= self._config.min_presence
         ]
-        self._num_vain_searches = 0 if seen else self._num_vain_searches + 1
+        if is_thorough:
+            self._last_search_seconds = pts_seconds
+            self._num_vain_searches += 1
         if not seen:
             return
+        self._num_vain_searches = 0
         costs = np.array(
             [[self._slots[index].distance(evidence.region, pts_seconds) for evidence in seen] for index in missing]
         )

@@ -119,7 +119,8 @@ def normal_equations(
     term = correspondences(posed, state, view, whitening)
     weights, energy = cauchy_weights(term.residual, robust_width)
     root = np.repeat(np.sqrt(weights), 2)
-    jacobian = term.by_state * root[:, None]
+    jacobian = term.by_state
+    jacobian *= root[:, None]
     residual = term.residual.ravel() * root
     hessian = jacobian.T @ jacobian
     gradient = jacobian.T @ residual

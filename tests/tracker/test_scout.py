@@ -225,8 +225,8 @@ def test_the_camera_of_the_first_person_serves_all(toolkit, model):
 
 
 def test_nobody_is_an_average_person(toolkit, model, face_clip):
-    people = cast(toolkit, probe(face_clip), (), [], 40.0)
-    assert len(people.people) == 1 == len(people.anchors) and not people.anchors[0]
+    people = cast(toolkit, probe(face_clip), (), 40.0)
+    assert len(people.people) == 1
     assert not people.people[0].shape.any() and people.people[0].num_keyframes == 0
     assert nobody(model).shape.shape == (toolkit.head.num_shape,)
     assert people.intrinsics.fov_degrees == pytest.approx(40)

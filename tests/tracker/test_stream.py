@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from flame.camera import Intrinsics
 from tests.tracker.face_clips import portrait, wall, write_video
 from tests.tracker.scripted_faces import VIEW, evidence_of, pose
-from tracker.clip import Span, Toolkit, cast, identify, probe, scout, stream_clip
+from tracker.clip import Observation, Span, Toolkit, cast, identify, probe, scout, stream_clip
 from tracker.faces import Sighting
 from tracker.scout import nobody
 from tracker.status import FrameStatus
@@ -99,8 +101,8 @@ def frames_of(toolkit: Toolkit, path, span: Span | None = None) -> list[tuple[Fa
     span, info = span or Span(), probe(path)
     seen = scout(toolkit, info, span, 1, None)
     people = identify(toolkit, seen, focal_is_known=False)
-    with span.open(path) as source:
-        tracked = list(stream_clip(source, toolkit, cast(toolkit, info, people, seen, None)))
+    with span.open(path) as source, contextlib.closing(Observation(source, toolkit, seen)) as observation:
+        tracked = list(stream_clip(observation, toolkit, cast(toolkit, info, people, None)))
     assert all(len(each.faces) == len(each.evidence) == 1 for each in tracked)
     assert [each.faces[0].pts_seconds for each in tracked] == [each.frame.pts_seconds for each in tracked]
     return [each.faces for each in tracked]
@@ -123,7 +125,7 @@ def test_a_cut_to_another_place_is_told(toolkit, tmp_path):
 def test_leaving_early_stops_the_threads_and_frees_the_source(toolkit, face_clip):
     info = probe(face_clip)
     with Span().open(face_clip) as source:
-        frames = stream_clip(source, toolkit, cast(toolkit, info, (), [], None))
-        next(frames)
-        frames.close()
+        observation = Observation(source, toolkit, [])
+        next(stream_clip(observation, toolkit, cast(toolkit, info, (), None)))
+        observation.close()
         assert len(list(source)) == 16
