@@ -206,6 +206,8 @@ class _Report:
         """Take the options of the run and where its results go."""
         self._check_interrupted()
         self._options, self._place = options, place
+        if sys.stderr.isatty():
+            print("loading (the very first run compiles, too: up to a minute)", file=sys.stderr)
 
     def _check_interrupted(self) -> None:
         """End the run where a library has swallowed Ctrl-C, as some do while they are imported."""
