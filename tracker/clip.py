@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from tracker.prefetch import Prefetch
 from tracker.scout import (
     FittingModel,
     Glimpse,
+    Lookout,
     Person,
     anchors,
     group_by_person,
-    look,
     nobody,
     solve_person,
     spread_seconds,
@@ -144,43 +144,35 @@ def scout(
 ) -> list[list[Glimpse]]:
     """Look at a few frames of a source and tell people apart; the main person first.
 
-    Where the spread frames show nobody, the clip is searched at intervals until somebody is seen, and scouted from
-    there on.
+    Where the spread frames show fewer people than wanted at a glance, they are searched thoroughly. Where they show
+    nobody, the clip is looked through at intervals until somebody is seen, and scouted from there on.
     """
     config = toolkit.model.config
     view = View.of(expected_intrinsics(info, fov_degrees, config))
-
-    def look_at(frame: Frame, before: Sequence[Glimpse] = ()) -> list[Glimpse]:
-        # Only when everybody wanted was seen before, nobody can be missed by looking at the same places.
-        known = before[:max_people] if len(before) >= max_people else ()
-        return look(toolkit.prior, frame.image, frame.pts_seconds, view, max_people + 1, config, known)
-
-    def look_at_all(frames: Iterable[Frame], seen: list[list[Glimpse]]) -> list[list[Glimpse]]:
-        for frame in frames:
-            seen = [*seen, look_at(frame, seen[-1] if seen else ())]
-        return seen
-
+    lookout = Lookout(toolkit.prior, view, max_people, config.status)
     start_seconds, end_seconds = _expected_range(info, span)
-    seen = look_at_all(scout_frames(info, start_seconds, end_seconds, config), [])
+    frames = scout_frames(info, start_seconds, end_seconds, config)
+    seen = lookout.over(frames, is_thorough=False)
+    if max(map(len, seen), default=0) < max_people:
+        seen = lookout.over(frames, is_thorough=True)
     if not any(seen) and info.kind != "image":
-        first = _first_glimpses(info, span, look_at, config)
+        first = _first_glimpses(info, span, lookout, config)
         if first:
             later = scout_frames(info, first[0].pts_seconds, end_seconds, config)
-            seen = look_at_all((frame for frame in later if frame.pts_seconds > first[0].pts_seconds), [first])
+            later = [frame for frame in later if frame.pts_seconds > first[0].pts_seconds]
+            seen = lookout.over(later, [first], is_thorough=False)
     return group_by_person(seen, max_people)
 
 
-def _first_glimpses(
-    info: SourceInfo, span: Span, look_at: Callable[[Frame], list[Glimpse]], config: Config
-) -> list[Glimpse]:
-    """Search a clip from its start at intervals until somebody is seen."""
+def _first_glimpses(info: SourceInfo, span: Span, lookout: Lookout, config: Config) -> list[Glimpse]:
+    """Look through a clip from its start at intervals until somebody is seen."""
     searched_seconds = -math.inf
     with span.open(info.path) as source:
         for frame in source:
             if frame.pts_seconds - searched_seconds < config.status.search_seconds:
                 continue
             searched_seconds = frame.pts_seconds
-            glimpses = look_at(frame)
+            glimpses = lookout.at(frame, is_thorough=True)
             if glimpses:
                 return glimpses
     return []

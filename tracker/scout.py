@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from configs.schema import Config
+from configs.schema import Config, StatusConfig
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
+from tracker.frames import Frame
 from tracker.joint_solver import JointFit, Shared, SharedPrior, fit_joint
 from tracker.priors import StatePrior, state_prior
 from tracker.solver import FrameFit, fit_frame
@@ -78,26 +79,41 @@ def spread_seconds(start_seconds: float, end_seconds: float, num_frames: int, co
     return [start_seconds + (index + 0.5) * step for index in range(count)]
 
 
-def look(
-    prior: Prior,
-    image: np.ndarray,
-    pts_seconds: float,
-    view: View,
-    max_faces: int,
-    config: Config,
-    before: Sequence[Glimpse] = (),
-) -> list[Glimpse]:
-    """Find the faces of one frame; the largest first.
+@dataclass(frozen=True)
+class Lookout:
+    """Look at single frames of a clip for a number of people."""
 
-    ``before`` are the faces of the frame scouted before. Most clips show them at nearly the same place again, and a
-    look there costs a fraction of a search; only where it fails, the whole frame is searched.
-    """
-    found = prior.observe(image, [glimpse.evidence.region for glimpse in before]) if before else []
-    seen = [evidence for evidence in found if evidence and evidence.presence >= config.status.low_presence]
-    if len(seen) < max(len(before), 1) or _collide(seen):
-        found = prior.search(image, max_faces=max_faces)
-        seen = [evidence for evidence in found if evidence.presence >= config.status.min_presence]
-    return [Glimpse(evidence, pts_seconds, view) for evidence in seen]
+    prior: Prior
+    view: View
+    """The camera that is expected."""
+    max_people: int
+    status: StatusConfig
+
+    def over(
+        self, frames: Iterable[Frame], seen: Sequence[list[Glimpse]] = (), *, is_thorough: bool
+    ) -> list[list[Glimpse]]:
+        """Return ``seen`` and what is seen in some further frames, one list a frame."""
+        found = list(seen)
+        for frame in frames:
+            found.append(self.at(frame, found[-1] if found else (), is_thorough=is_thorough))
+        return found
+
+    def at(self, frame: Frame, before: Sequence[Glimpse] = (), *, is_thorough: bool) -> list[Glimpse]:
+        """Find the faces of one frame; the largest first.
+
+        ``before`` are the faces of the frame scouted before. Most clips show them at nearly the same place again, and a
+        look there costs a fraction of a search; only where it fails, the whole frame is searched. And only when
+        everybody wanted was seen before, nobody can be missed by looking at the same places.
+        """
+        places = [glimpse.evidence.region for glimpse in before[: self.max_people]]
+        seen: list[FaceEvidence] = []
+        if len(places) == self.max_people:
+            found = self.prior.observe(frame.image, places)
+            seen = [evidence for evidence in found if evidence and evidence.presence >= self.status.low_presence]
+        if len(seen) < self.max_people or _collide(seen):
+            found = self.prior.search(frame.image, max_faces=self.max_people + 1, is_thorough=is_thorough)
+            seen = [evidence for evidence in found if evidence.presence >= self.status.min_presence]
+        return [Glimpse(evidence, frame.pts_seconds, self.view) for evidence in seen]
 
 
 def _collide(faces: Sequence[FaceEvidence]) -> bool:
