@@ -103,7 +103,7 @@ def test_pressing_while_a_complete_run_is_saved_keeps_it_complete(cli, clip_24, 
     assert len(read_video(tmp_path / "out" / "overlay.mp4")) == NUM_FRAMES
 
 
-@pytest.mark.parametrize(("owner", "name"), [(clip, "look"), (clip, "solve_person"), (clip, "read_frames_at")])
+@pytest.mark.parametrize(("owner", "name"), [(clip.Lookout, "at"), (clip, "solve_person"), (clip, "read_frames_at")])
 def test_pressing_while_the_clip_is_scouted(cli, clip_24, monkeypatch, tmp_path, owner, name):
     press_at(monkeypatch, owner, name, 1, signal.SIGINT)
     outcome = cli(clip_24, "-o", "out")
