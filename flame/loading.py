@@ -15,6 +15,7 @@ import torch
 from scipy import sparse
 
 from flame.errors import AssetMissingError, InputError, UserError
+from flame.landmarks import with_stored_landmarks
 from flame.model import NUM_JOINTS, NUM_POSE_FEATURES, HeadModel, JointAction
 from flame.safe_pickle import UnreadValue, read_pickle, read_pickle_bytes
 from flame.topology import Topology, mirror_from_template
@@ -29,7 +30,7 @@ def load_head(name_or_path: str | Path = "commons", dtype: torch.dtype = torch.f
 
     Files are FLAME 2020, 2023, 2023 Open or the variants without jaw, as ``.pkl`` (Python 2 and chumpy included) or
     ``.npz``, and heads in the commons format. Nothing in a file is executed. ``FLAME_masks.pkl`` beside a FLAME file
-    gives its regions.
+    gives its regions, landmarks found earlier (``flame.landmarks``) its landmark sets.
 
     Raises:
         AssetMissingError: there is no such file; the message says where FLAME comes from.
@@ -43,7 +44,7 @@ def load_head(name_or_path: str | Path = "commons", dtype: torch.dtype = torch.f
                 raise AssetMissingError(
                     f"the shipped head is not there: {path}; build it with python -m flame.commons.build"
                 )
-            return _from_commons(_read_npz(path), dtype, "commons")
+            return with_stored_landmarks(_from_commons(_read_npz(path), dtype, "commons"), path)
     path = Path(name_or_path)
     if not path.is_file():
         raise AssetMissingError(
@@ -53,9 +54,8 @@ def load_head(name_or_path: str | Path = "commons", dtype: torch.dtype = torch.f
     data = _read_npz(path) if path.suffix.lower() == ".npz" or _is_archive(path) else read_pickle(path)
     if not isinstance(data, Mapping):
         raise InputError(f"{path} holds a {type(data).__name__}; a head file holds a dictionary of arrays")
-    if "format_version" in data:
-        return _from_commons(data, dtype, str(path))
-    return _from_flame(data, path, dtype)
+    head = _from_commons(data, dtype, str(path)) if "format_version" in data else _from_flame(data, path, dtype)
+    return with_stored_landmarks(head, path)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import itertools
 import logging
 import os
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,10 @@ import cv2
 import numpy as np
 import torch
 
+import flame
 from flame.camera import Intrinsics
 from flame.errors import InputError, UserError
+from flame.landmarks import LandmarkEmbedding, embedding_path, read_embedding, write_embedding
 from flame.loading import load_head
 from flame.model import HeadModel
 from flame.rotation import matrix_from_axis_angle
@@ -36,7 +37,6 @@ from priors.landmark_topology import LEFT_IRIS, NUM_LANDMARKS, NUM_MESH_LANDMARK
 from priors.painted_head import IRIS_RADIUS_M, PALETTES, PaintedHead
 
 _LOG = logging.getLogger(__name__)
-_FORMAT_VERSION = 1
 _CAM_FROM_HEAD_AXES = np.diag((1.0, -1.0, -1.0))
 _LIGHTINGS = (Lighting(), Lighting(key_direction=(0.55, 0.35, 0.75)), Lighting(key_direction=(0.05, 0.75, 0.65)))
 _NUM_IDENTITIES = 6
@@ -49,18 +49,6 @@ MIN_RENDERED_LOGIT = 5.0
 """Least score of the landmark network on a rendered head; below, the picture is left out."""
 _MAX_OVAL_YAW_DEGREES = 12.0
 """The detector's face outline slides over the head as it turns; only near-frontal views say where it lies."""
-
-
-@dataclass(frozen=True)
-class LandmarkEmbedding:
-    """Place the 478 landmarks on one head."""
-
-    points: SurfacePoints
-    """Where the landmarks lie."""
-    spread_m: np.ndarray
-    """How far single pictures scatter round that place (median distance), float64 (478,), metres; 0 for irises."""
-    head_hash: str
-    """``content_hash`` of the head that the embedding belongs to."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +261,7 @@ def _cache_paths(head: HeadModel) -> list[Path]:
     paths = [shipped_path()]
     file = Path(head.source)
     if file.suffix in {".pkl", ".npz"} and file.is_file():
-        paths.append(file.with_name(f"{file.stem}.mediapipe_landmarks.npz"))
+        paths.append(embedding_path(file))
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     paths.append(Path(home) / "pixel3dmm-tracker" / f"mediapipe_landmarks_{head.content_hash[:16]}.npz")
     return paths
@@ -281,37 +269,7 @@ def _cache_paths(head: HeadModel) -> list[Path]:
 
 def shipped_path() -> Path:
     """Return the file with the embedding of the shipped head."""
-    return Path(__file__).parent / "assets" / "commons_mediapipe_landmarks.npz"
-
-
-def read_embedding(path: Path) -> LandmarkEmbedding | None:
-    """Read a stored embedding; None where there is none that this version understands."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            if int(data["format_version"]) != _FORMAT_VERSION:
-                return None
-            points = SurfacePoints(data["triangles"].astype(np.int64), data["barycentric"].astype(np.float64))
-            return LandmarkEmbedding(points, data["spread_m"].astype(np.float64), str(data["head_hash"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
-
-
-def write_embedding(path: Path, embedding: LandmarkEmbedding) -> None:
-    """Store an embedding; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-    try:
-        np.savez_compressed(
-            partial,
-            format_version=np.int32(_FORMAT_VERSION),
-            triangles=embedding.points.triangles.astype(np.int32),
-            barycentric=embedding.points.barycentric,
-            spread_m=embedding.spread_m,
-            head_hash=embedding.head_hash,
-        )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return embedding_path(Path(flame.__file__).parent / "assets" / "commons.npz")
 
 
 def main() -> int:

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from flame.errors import InputError
+from flame.landmarks import read_embedding, write_embedding
 from flame.model import HeadModel
 from priors import landmark_embedding
 from priors.landmark_embedding import (
     LandmarkEmbedding,
     embed_landmarks,
     load_embedding,
-    read_embedding,
     shipped_path,
-    write_embedding,
 )
 from priors.landmark_topology import LEFT_IRIS, NUM_LANDMARKS, RIGHT_IRIS, landmark_topology
 from priors.painted_head import PaintedHead
