@@ -62,12 +62,6 @@ def axis_angle_from_matrix(matrix: Array) -> Array:
     return imaginary * xp.where(is_small, arcsine_series, angle_ratio)
 
 
-def compose_axis_angle(a_from_b: Array, b_from_c: Array) -> Array:
-    """Return the axis-angle (..., 3) of ``a_from_b`` applied after ``b_from_c``, both axis-angle (..., 3)."""
-    product: Any = matrix_from_axis_angle(a_from_b) @ matrix_from_axis_angle(b_from_c)
-    return axis_angle_from_matrix(product)
-
-
 def skew(vectors: Array) -> Array:
     """Return the matrices (..., 3, 3) with ``skew(a) @ b = cross(a, b)`` for vectors (..., 3)."""
     xp = _namespace(vectors)

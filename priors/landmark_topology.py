@@ -19,9 +19,6 @@ NUM_MESH_LANDMARKS = 468
 RIGHT_IRIS = (468, 469, 470, 471, 472)
 LEFT_IRIS = (473, 474, 475, 476, 477)
 """Pupil centre, then the iris' border at the image's right, top, left and bottom."""
-RIGHT_EYE_CORNERS = (33, 133)
-LEFT_EYE_CORNERS = (362, 263)
-"""Corners in the order in which they lie in an upright, unmirrored image, from left to right."""
 
 _FIRST_TRIANGLE: tuple[int, ...] = (127, 34, 139)
 

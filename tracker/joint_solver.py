@@ -13,15 +13,9 @@ import numpy as np
 from configs.schema import SolverConfig
 from flame.surface import SurfaceRig
 from tracker.active_set import MAX_ROUNDS, FrameBlock, solve_positive
+from tracker.levenberg_marquardt import StopReason, minimize
 from tracker.priors import StatePrior
-from tracker.solver import (
-    DAMPING_GROWTH,
-    INITIAL_DAMPING,
-    MAX_DAMPING,
-    FrameNormal,
-    StopReason,
-    normal_equations,
-)
+from tracker.solver import FrameNormal, normal_equations
 from tracker.state import FaceState, View
 from tracker.terms import Whitening
 
@@ -60,6 +54,14 @@ class SharedPrior:
 
 
 @dataclass(frozen=True)
+class _Point:
+    """Hold all unknowns."""
+
+    shared: Shared
+    states: tuple[FaceState, ...]
+
+
+@dataclass(frozen=True)
 class _JointNormal:
     """Hold the normal equations of all frames and of what they share, at one point."""
 
@@ -83,31 +85,22 @@ def fit_joint(
 ) -> JointFit:
     """Find identity and focal length shared by frames, together with the frames' states."""
 
-    def linearize(shared: Shared, states: Sequence[FaceState]) -> _JointNormal:
-        return _joint_normal_equations(rig, whitenings, states, shared, prior, shared_prior, views, config)
+    def linearize(point: _Point) -> _JointNormal:
+        return _joint_normal_equations(rig, whitenings, point.states, point.shared, prior, shared_prior, views, config)
 
-    shared, states, damping = start, tuple(starts), INITIAL_DAMPING
-    normal = linearize(shared, states)
-    reason = StopReason.MAX_ITERATIONS
-    num_iterations = 0
-    while num_iterations < max_iterations:
-        num_iterations += 1
-        new_shared, new_states = _joint_step(normal, shared, states, prior, shared_prior, damping)
-        proposed = linearize(new_shared, new_states)
-        if not proposed.energy < normal.energy:
-            damping *= DAMPING_GROWTH
-            if damping > MAX_DAMPING:
-                reason = StopReason.NO_DESCENT
-                break
-            continue
-        gain = normal.energy - proposed.energy
-        shared, states, normal = new_shared, new_states, proposed
-        damping = max(damping / DAMPING_GROWTH, INITIAL_DAMPING)
-        if gain < config.tolerance * normal.energy:
-            reason = StopReason.CONVERGED
-            break
-    residuals_px = tuple(np.linalg.norm(frame.error_px, axis=1) for frame in normal.frames)
-    return JointFit(shared, states, normal.energy, residuals_px, num_iterations, reason)
+    def propose(point: _Point, normal: _JointNormal, damping: float) -> tuple[_Point, float]:
+        return _joint_step(normal, point, prior, shared_prior, damping)
+
+    begin = _Point(start, tuple(starts))
+    found = minimize(begin, linearize, propose, tolerance=config.tolerance, max_iterations=max_iterations)
+    return JointFit(
+        shared=found.point.shared,
+        states=found.point.states,
+        energy=found.linear.energy,
+        residual_px=tuple(np.linalg.norm(frame.error_px, axis=1) for frame in found.linear.frames),
+        iterations=found.iterations,
+        reason=found.reason,
+    )
 
 
 def _joint_normal_equations(
@@ -148,17 +141,16 @@ def _joint_normal_equations(
 
 
 def _joint_step(
-    normal: _JointNormal,
-    shared: Shared,
-    states: Sequence[FaceState],
-    prior: StatePrior,
-    shared_prior: SharedPrior,
-    damping: float,
-) -> tuple[Shared, tuple[FaceState, ...]]:
-    """Take one damped step: eliminate the frames, solve for what is shared, substitute back."""
+    normal: _JointNormal, point: _Point, prior: StatePrior, shared_prior: SharedPrior, damping: float
+) -> tuple[_Point, float]:
+    """Take one damped step: eliminate the frames, solve for what is shared, substitute back.
+
+    Returns:
+        The point after the step, and the energy that it should save.
+    """
     blocks = [
         FrameBlock(frame.hessian, frame.gradient, state, prior, damping)
-        for frame, state in zip(normal.frames, states, strict=True)
+        for frame, state in zip(normal.frames, point.states, strict=True)
     ]
     delta = np.zeros(len(normal.gradient))
     for _ in range(MAX_ROUNDS):
@@ -174,7 +166,16 @@ def _joint_step(
         crosses = [block.substitute(delta) for block in blocks]
         if not any(crosses):
             break
-    new_states = tuple(
-        state.step(block.delta, prior.lower, prior.upper) for state, block in zip(states, blocks, strict=True)
+    states = tuple(
+        state.step(block.delta, prior.lower, prior.upper) for state, block in zip(point.states, blocks, strict=True)
     )
-    return Shared(shared.shape + delta[:-1], shared.log_zoom + float(delta[-1])), new_states
+    shared = Shared(point.shared.shape + delta[:-1], point.shared.log_zoom + float(delta[-1]))
+    return _Point(shared, states), _expected_gain(normal, delta, [block.delta for block in blocks])
+
+
+def _expected_gain(normal: _JointNormal, shared_delta: np.ndarray, deltas: Sequence[np.ndarray]) -> float:
+    """Return by how much the quadratic model falls along a step of the shared parameters and the frames'."""
+    change = float(normal.gradient @ shared_delta + 0.5 * shared_delta @ normal.hessian @ shared_delta)
+    for frame, coupling, delta in zip(normal.frames, normal.coupling, deltas, strict=True):
+        change += float(frame.gradient @ delta + 0.5 * delta @ frame.hessian @ delta + shared_delta @ coupling @ delta)
+    return -change

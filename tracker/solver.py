@@ -6,7 +6,6 @@ Minimised is sum rho(W (project(x) - p)) + priors, with rho handled by re-weight
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,21 +14,10 @@ import numpy as np
 from configs.schema import SolverConfig
 from flame.surface import SurfaceRig
 from tracker.active_set import bounded_step
+from tracker.levenberg_marquardt import StopReason, minimize
 from tracker.priors import StatePrior
 from tracker.state import NUM_RIGID, FaceState, View
 from tracker.terms import Term, Whitening, cauchy_weights, correspondences
-
-INITIAL_DAMPING = 1e-8
-DAMPING_GROWTH = 30.0
-MAX_DAMPING = 1e6
-
-
-class StopReason(enum.Enum):
-    """Say why a solve ended."""
-
-    CONVERGED = "no step is expected to lower the energy by more than the tolerance"
-    MAX_ITERATIONS = "the largest number of iterations was reached"
-    NO_DESCENT = "no step lowered the energy"
 
 
 @dataclass(frozen=True)
@@ -78,30 +66,17 @@ def fit_frame(
     def linearize(state: FaceState) -> FrameNormal:
         return normal_equations(rig, whitening, state, prior, view, config.robust_width, extra_terms)
 
-    state, normal, damping = start, linearize(start), INITIAL_DAMPING
-    reason = StopReason.MAX_ITERATIONS
-    num_iterations = 0
-    while num_iterations < max_iterations:
-        num_iterations += 1
+    def propose(state: FaceState, normal: FrameNormal, damping: float) -> tuple[FaceState, float]:
         delta, expected_gain = bounded_step(normal.hessian, normal.gradient, state, prior, damping)
-        if expected_gain < config.tolerance * normal.energy:
-            reason = StopReason.CONVERGED
-            break
-        candidate = state.step(delta, prior.lower, prior.upper)
-        proposed = linearize(candidate)
-        if not proposed.energy < normal.energy:
-            damping *= DAMPING_GROWTH
-            if damping > MAX_DAMPING:
-                reason = StopReason.NO_DESCENT
-                break
-            continue
-        state, normal, damping = candidate, proposed, max(damping / DAMPING_GROWTH, INITIAL_DAMPING)
+        return state.step(delta, prior.lower, prior.upper), expected_gain
+
+    found = minimize(start, linearize, propose, tolerance=config.tolerance, max_iterations=max_iterations)
     return FrameFit(
-        state=state,
-        energy=normal.energy,
-        residual_px=np.linalg.norm(normal.error_px, axis=1),
-        iterations=num_iterations,
-        reason=reason,
+        state=found.point,
+        energy=found.linear.energy,
+        residual_px=np.linalg.norm(found.linear.error_px, axis=1),
+        iterations=found.iterations,
+        reason=found.reason,
     )
 
 

@@ -12,7 +12,6 @@ from flame.surface import NUM_JOINT_ANGLES
 
 ROTATION = slice(0, 3)
 TRANSLATION = slice(3, 6)
-JOINTS = slice(6, 6 + NUM_JOINT_ANGLES)
 NUM_RIGID = 6
 FIRST_EXPRESSION = 6 + NUM_JOINT_ANGLES
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
 from flame import rotation_kernels
-from flame.rotation import axis_angle_from_matrix, compose_axis_angle, left_jacobian, matrix_from_axis_angle, skew
+from flame.rotation import axis_angle_from_matrix, left_jacobian, matrix_from_axis_angle, skew
 from tests.tolerances import assert_close
 
 vectors = arrays(np.float64, (3,), elements=st.floats(-1.0, 1.0))
@@ -118,12 +118,6 @@ def test_batches_are_loops(batch):
     assert axis_angle_from_matrix(matrices).shape == (*batch, 3)
     for index in np.ndindex(*batch):
         assert_close(matrices[index], matrix_from_axis_angle(axis_angle[index]))
-
-
-def test_convention_compose_applies_the_right_one_first():
-    quarter_x, quarter_y = np.array((math.pi / 2, 0, 0)), np.array((0, math.pi / 2, 0))
-    matrix = matrix_from_axis_angle(compose_axis_angle(quarter_y, quarter_x))
-    np.testing.assert_allclose(matrix @ (0, 1, 0), (1, 0, 0), atol=1e-15)
 
 
 @given(vectors, angles)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from flame.errors import AssetMissingError
 from tests.tracker.clips import VARIABLE_SECONDS, even_seconds, picture, set_display_matrix, write_clip
-from tracker.frames import Frame, frame_seconds, open_source, read_frames_at, spread_seconds
+from tracker.frames import Frame, frame_seconds, open_source, read_frames_at
 
 B_FRAMES = {"g": "5", "bf": "2"}
 HDR = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
@@ -109,20 +109,6 @@ def test_decord_is_left_aside_where_it_differs(tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level(logging.INFO):
         read_frames_at(path, [0.0, 0.5], reader="decord")
     assert "PyAV reads it" in caplog.text or "PyAV does" in caplog.text
-
-
-@given(
-    count=st.integers(1, 20), start=st.floats(0, 1), length=st.floats(0.4, 3), max_frames=st.none() | st.integers(1, 9)
-)
-def test_spread_times_are_frames_of_the_range(
-    variable_clip: Path, count: int, start: float, length: float, max_frames: int | None
-) -> None:
-    limits = {"start_seconds": start, "end_seconds": start + length, "max_frames": max_frames}
-    inside = [moment for moment in VARIABLE_SECONDS if start <= moment < start + length][:max_frames]
-    spread = spread_seconds(variable_clip, count, **limits)  # type: ignore[arg-type]
-    assert len(spread) == min(count, len(inside)) and set(spread) <= set(inside)
-    if count > 1 and inside:
-        assert (spread[0], spread[-1]) == (inside[0], inside[-1])
 
 
 def test_a_damaged_frame_is_left_out(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from flame import load_head
 from flame.rotation_kernels import rotation_matrix
 from flame.surface import PosedPoints, SurfacePoints, SurfaceRig, build_surface_rig
 from tracker.joint_solver import Shared, SharedPrior, fit_joint
+from tracker.levenberg_marquardt import StopReason
 from tracker.priors import StatePrior, state_prior
-from tracker.solver import StopReason, fit_frame
+from tracker.solver import fit_frame
 from tracker.state import FaceState, View
 from tracker.terms import Whitening
 

@@ -50,24 +50,6 @@ def frame_seconds(source: Path | str | SourceInfo) -> np.ndarray:
     return _table_seconds(table, info)
 
 
-def spread_seconds(
-    source: Path | str | SourceInfo,
-    count: int,
-    *,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-    max_frames: int | None = None,
-) -> list[float]:
-    """Return the times of up to `count` different frames spread evenly over a range, its first and last included."""
-    seconds = frame_seconds(source)
-    is_inside = seconds >= (start_seconds or -np.inf)
-    if end_seconds is not None:
-        is_inside &= seconds < end_seconds
-    inside = seconds[is_inside][:max_frames]
-    positions = np.unique(np.round(np.linspace(0, len(inside) - 1, min(count, len(inside)))).astype(int))
-    return [float(inside[position]) for position in positions]
-
-
 def read_frames_at(
     source: Path | str | SourceInfo, seconds: Sequence[float], *, reader: Reader = "auto"
 ) -> list[Frame]:
