@@ -42,6 +42,8 @@ class RegularizationConfig:
     a dozen frames err together and would otherwise speak with one detector's habits as if they were many witnesses."""
     log_focal: float = 0.05
     """Logarithm of the focal length around its expected value."""
+    principal_point: float = 0.0
+    """Offset of the principal point from where it is expected, share of the longer image side; 0 holds it there."""
     default_fov_degrees: float = 45.0
     """Field of view along the longer image side that is expected when nothing else is known."""
     change_per_second: float = 6.0
@@ -98,6 +100,97 @@ class OverlayConfig:
 
     opacity: float = 0.75
     """Opacity of the mesh over the original."""
+
+
+@dataclass(frozen=True)
+class SmoothnessConfig:
+    """Weight the change of a frame's parameters since the frame before, at 30 frames/s; longer gaps weigh less."""
+
+    expression: float = 0.0
+    """Expression coefficients, squared difference."""
+    eyes: float = 0.0
+    """Axis-angle of both eyes, squared difference, radians squared."""
+    jaw: float = 0.0
+    """Axis-angle of the jaw, squared difference, radians squared."""
+    neck: float = 0.0
+    """Axis-angle of the neck, squared difference, radians squared."""
+    rotation: float = 0.0
+    """Rotation of the head, squared angle, radians squared."""
+    translation: float = 0.0
+    """Translation of the head, squared difference, metres squared."""
+
+
+@dataclass(frozen=True)
+class EnergyConfig:
+    """Weight the terms of the dense energy; 0 switches a term off.
+
+    Image distances are shares of the longer side of the maps. The defaults are the paper's (arXiv 2505.00615).
+    """
+
+    uv: float = 2000.0
+    """Mean distance of projected vertices from where the texture map shows them."""
+    uv_max_distance: float = 0.00707
+    """Distance in texture space up to which a map's pixel counts as showing a vertex (the paper's delta_uv)."""
+    uv_cap: float = 0.0
+    """Distance from which a vertex, or a hidden one, costs no more; 0 means no cap."""
+    uv_pixel: float = 0.0
+    """Mean difference of rendered and predicted texture coordinates over the pixels."""
+    uv_is_subpixel: bool = False
+    """Place lookups between pixels instead of at the nearest pixel's centre."""
+    normal: float = 200.0
+    """Mean L1 difference of rendered and predicted normals over the pixels."""
+    normal_cap: float = 0.0
+    """L1 difference from which a pixel costs no more; 0 means no cap."""
+    silhouette: float = 0.0
+    """Mean distance of the head's outline from the boundary of the foreground, times its length."""
+    landmarks: float = 0.0
+    """Mean squared distance of landmarks."""
+    eye_closure: float = 0.0
+    """Mean squared error of the vectors from lower to upper lids."""
+    iris: float = 0.0
+    """Mean squared distance of the irises' centres."""
+    identity: float = 0.15
+    """Squared identity coefficients, relative to the anchor."""
+    identity_zero: float = 0.0
+    """Squared identity coefficients, relative to the mean head."""
+    expression: float = 0.01
+    """Squared expression coefficients."""
+    jaw: float = 0.0
+    """Squared axis-angle of the jaw, radians squared."""
+    neck: float = 0.0
+    """Squared axis-angle of the neck, radians squared."""
+    eyes: float = 0.0
+    """Squared axis-angles of the eyes, radians squared."""
+    eye_symmetry: float = 0.0
+    """Squared difference between the axis-angles of the two eyes, radians squared."""
+    mirror: float = 0.0
+    """Mean squared distance of the neutral head from its reflection, metres squared."""
+    principal_point: float = 0.0
+    """Squared offset of the principal point from where it is expected."""
+    smoothness: SmoothnessConfig = field(default_factory=SmoothnessConfig)
+    """Change since the frame before."""
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    """Set the reference optimiser; the defaults are the paper's, for the camera those of its release."""
+
+    steps: int = 500
+    """Gradient steps."""
+    identity_rate: float = 1e-3
+    """Learning rate of the identity coefficients."""
+    expression_rate: float = 3e-3
+    """Learning rate of the expression coefficients."""
+    joint_rate: float = 5e-3
+    """Learning rate of the joint angles, radians."""
+    rotation_rate: float = 5e-3
+    """Learning rate of the head's rotation, radians."""
+    translation_rate: float = 1e-3
+    """Learning rate of the head's translation, metres."""
+    focal_rate: float = 2e-3
+    """Learning rate of the logarithmic focal length."""
+    principal_point_rate: float = 1e-4
+    """Learning rate of the principal point, shares of the longer side."""
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class SurfaceRig:
     def pose(self, joint_angles: np.ndarray, expression: np.ndarray) -> PosedPoints:
         """Return the points in head space under joint angles (12,) in radians and expression coefficients (E,)."""
         joints = self.joints + self.joint_expression_basis @ expression
-        kinematics = _kinematics(joint_angles, joints)
+        posed_joints = kinematics(joint_angles, joints)
         points, jacobian = _pose_strands(
             self.num_points,
             self.point,
@@ -147,20 +147,20 @@ class SurfaceRig:
             joints,
             self.joint_expression_basis,
             expression,
-            *kinematics,
+            *posed_joints,
         )
         return PosedPoints(points, jacobian)
 
     def shape_jacobian(self, joint_angles: np.ndarray, by_points: np.ndarray) -> np.ndarray:
         """Carry derivatives (N, K, 3) with respect to the posed points over to the shape coefficients: (N, K, I)."""
-        rotations = _kinematics(joint_angles, self.joints)[0]
+        rotations = kinematics(joint_angles, self.joints)[0]
         return _shape_product(
             self.point,
             self.joint,
             self.weight,
             self.shape_basis,
             self.joint_shape_basis,
-            _posed_joint_basis(rotations[NECK], self.joint_shape_basis),
+            posed_joint_basis(rotations[NECK], self.joint_shape_basis),
             rotations,
             np.ascontiguousarray(by_points),
         )
@@ -204,7 +204,7 @@ def build_surface_rig(model: HeadModel, points: SurfacePoints) -> SurfaceRig:
 
 
 @numba.njit(cache=True, nogil=True)
-def _posed_joint_basis(neck_rotation, joint_basis):  # pragma: no cover - compiled
+def posed_joint_basis(neck_rotation, joint_basis):  # pragma: no cover - compiled
     """Return derivatives of the posed joints (5, 3, B) from those of the resting joints."""
     posed = joint_basis.copy()
     for joint in range(JAW, NUM_JOINTS):
@@ -213,7 +213,7 @@ def _posed_joint_basis(neck_rotation, joint_basis):  # pragma: no cover - compil
 
 
 @numba.njit(cache=True, nogil=True)
-def _kinematics(joint_angles, joints):  # pragma: no cover - compiled
+def kinematics(joint_angles, joints):  # pragma: no cover - compiled
     """Return what posing needs: global rotations, posed joints, pose features, and their derivatives.
 
     Returns:
@@ -270,7 +270,7 @@ def _pose_strands(
     num_expressions = expression.shape[0]
     points = np.zeros((num_points, 3))
     jacobian = np.zeros((num_points, 3, NUM_JOINT_ANGLES + num_expressions))
-    posed_basis = _posed_joint_basis(rotations[NECK], joint_expression_basis)
+    posed_basis = posed_joint_basis(rotations[NECK], joint_expression_basis)
     joints_move = np.any(joint_expression_basis != 0.0)
     strand, local, relative = np.empty(3), np.empty(3), np.empty(3)
     for m in range(len(point)):

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from flame.surface import SurfacePoints
+
+
+NormalSpace = Literal["camera", "head"]
+"""Axes of normals: the camera's, or the head's with the rotations of root and neck undone."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,11 @@ class DenseMaps:
     uv: np.ndarray
     """Texture coordinates, float32 (height, width, 2), origin bottom left; NaN outside the mask or without any."""
     normals: np.ndarray
-    """Unit normals in camera space, float32 (height, width, 3); NaN outside the mask."""
+    """Unit normals in ``normal_space``, float32 (height, width, 3); NaN outside the mask."""
     mask: np.ndarray
     """True where the face is seen, bool (height, width)."""
+    normal_space: NormalSpace = "camera"
+    """Axes of the normals."""
 
 
 @dataclass(frozen=True)

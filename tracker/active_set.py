@@ -30,7 +30,8 @@ class FrameBlock:
         values, slope = state.values, gradient[NUM_RIGID:]
         self._room_down, self._room_up = prior.lower - values, prior.upper - values
         self._is_free = np.ones(len(gradient), dtype=bool)
-        self._is_free[NUM_RIGID:] &= ~(((self._room_down >= 0) & (slope > 0)) | ((self._room_up <= 0) & (slope < 0)))
+        at_lower, at_upper = self._room_down >= 0, self._room_up <= 0
+        self._is_free[NUM_RIGID:] &= ~((at_lower & (slope > 0)) | (at_upper & (slope < 0)) | (at_lower & at_upper))
         self._solved = np.zeros((0, 0))
         self.delta = np.zeros(len(gradient))
         """The step so far, float64 (D,)."""

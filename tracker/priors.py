@@ -28,6 +28,11 @@ class StatePrior:
     upper: np.ndarray
     """Upper bounds, float64 (12 + E,)."""
 
+    def energy(self, state: FaceState) -> float:
+        """Return half the squared deviation of a state from the mean, in standard deviations."""
+        deviation = state.values - self.mean
+        return 0.5 * float((deviation * self.precision) @ deviation)
+
     def near(self, before: FaceState, seconds: float, change_per_second: float) -> StatePrior:
         """Return this prior times one that keeps the values near those of a frame ``seconds`` before.
 

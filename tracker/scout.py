@@ -12,9 +12,11 @@ import numpy as np
 from configs.schema import Config, StatusConfig
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
+from tracker.camera_guess import HELD, CameraFreedom
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
+from tracker.frame_terms import LandmarkTerm, cauchy
 from tracker.frames import Frame
-from tracker.joint_solver import JointFit, Shared, SharedPrior, fit_joint
+from tracker.joint_solver import FrameProblem, JointFit, Shared, SharedPrior, fit_joint
 from tracker.priors import StatePrior, state_prior
 from tracker.solver import FrameFit, fit_frame
 from tracker.state import FaceState, View
@@ -47,8 +49,10 @@ class Person:
     """Frames that the identity rests on."""
     residual_percent: float
     """Median residual over the keyframes, percent of the interocular distance."""
-    log_zoom: float
+    log_zoom: float = 0.0
     """Logarithm of the factor from the expected to the solved focal length."""
+    center_shift_px: tuple[float, float] = (0.0, 0.0)
+    """From the expected to the solved principal point, pixels."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +186,8 @@ def _facing_the_camera(points_head: np.ndarray, points_px: np.ndarray, view: Vie
     return rotation, np.array([*offset, depth]) - rotation @ points_head.mean(axis=0)
 
 
-def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], *, focal_is_known: bool) -> Person:
-    """Find one person's identity, and the zoom unless the focal length is known, from all glimpses of the person."""
+def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], freedom: CameraFreedom = HELD) -> Person:
+    """Find one person's identity, and what is free of the camera, from all glimpses of the person."""
     rig, config = model.reduced_rig, model.config
     whitenings = [whiten(glimpse.evidence, config.solver.sigma_scale) for glimpse in glimpses]
     fits = [
@@ -199,17 +203,20 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], *, focal_is_k
         for whitening, glimpse in zip(whitenings, glimpses, strict=True)
     ]
     chosen = choose_keyframes(fits, glimpses, config.scout.keyframes)
+    kernel = cauchy(config.solver.robust_width)
     fit = fit_joint(
-        rig,
-        [whitenings[index] for index in chosen],
+        [
+            FrameProblem(glimpses[index].view, (LandmarkTerm(rig, whitenings[index], kernel),), model.prior)
+            for index in chosen
+        ],
         [fits[index].state for index in chosen],
-        Shared(np.zeros(rig.num_shapes), 0.0),
-        model.prior,
-        SharedPrior(
-            identity_sigma=config.regularization.identity,
-            log_zoom_sigma=0.0 if focal_is_known else config.regularization.log_focal,
+        Shared(np.zeros(rig.num_shapes)),
+        SharedPrior.around_zero(
+            rig.num_shapes,
+            config.regularization.identity,
+            log_zoom_sigma=freedom.log_focal_sigma,
+            center_sigma_px=freedom.center_sigma_px,
         ),
-        [glimpses[index].view for index in chosen],
         config.solver,
         config.scout.iterations,
     )
@@ -218,12 +225,13 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], *, focal_is_k
         num_keyframes=len(chosen),
         residual_percent=_median_residual_percent(rig, fit, [glimpses[index].view for index in chosen]),
         log_zoom=fit.shared.log_zoom,
+        center_shift_px=fit.shared.center_shift_px,
     )
 
 
 def nobody(model: FittingModel) -> Person:
     """Return the stand-in for a person whom scouting did not find: the average shape."""
-    return Person(np.zeros(model.rig.num_shapes), num_keyframes=0, residual_percent=math.nan, log_zoom=0.0)
+    return Person(np.zeros(model.rig.num_shapes), num_keyframes=0, residual_percent=math.nan)
 
 
 def choose_keyframes(fits: Sequence[FrameFit], glimpses: Sequence[Glimpse], count: int) -> list[int]:
@@ -248,8 +256,8 @@ def _median_residual_percent(rig: SurfaceRig, fit: JointFit, views: Sequence[Vie
     """Return the median residual of a joint solution in percent of the interocular distance."""
     person = rig.with_shape(fit.shared.shape)
     percents = [
-        100 * float(np.median(error_px)) / interocular_px(person, state, view.zoomed(fit.shared.log_zoom))
-        for error_px, state, view in zip(fit.residual_px, fit.states, views, strict=True)
+        100 * float(np.median(frame.residual_px)) / interocular_px(person, state, fit.shared.view(view))
+        for frame, state, view in zip(fit.frames, fit.states, views, strict=True)
     ]
     return float(np.median(percents))
 

@@ -30,9 +30,17 @@ class View:
         """Return the view of a camera."""
         return View(np.array([intrinsics.fx, intrinsics.fy]), np.array([intrinsics.cx, intrinsics.cy]))
 
+    def intrinsics(self, width: int, height: int) -> Intrinsics:
+        """Return the camera of an image of this size, pixels."""
+        return Intrinsics(*self.focal_px.tolist(), *self.center_px.tolist(), width, height)
+
     def zoomed(self, log_factor: float) -> View:
         """Return the view with its focal lengths multiplied by exp(log_factor)."""
         return View(self.focal_px * np.exp(log_factor), self.center_px)
+
+    def shifted(self, shift_px: tuple[float, float]) -> View:
+        """Return the view with its principal point moved."""
+        return View(self.focal_px, self.center_px + np.asarray(shift_px))
 
     def project(self, points_cam: np.ndarray) -> np.ndarray:
         """Project camera-space points (N, 3), metres, to pixels (N, 2); see ``flame.camera.project``."""

@@ -11,7 +11,8 @@ from configs import Config
 from flame import load_head
 from flame.rotation_kernels import rotation_matrix
 from flame.surface import PosedPoints, SurfacePoints, SurfaceRig, build_surface_rig
-from tracker.joint_solver import Shared, SharedPrior, fit_joint
+from tracker.frame_terms import LandmarkTerm, cauchy
+from tracker.joint_solver import FrameProblem, Shared, SharedPrior, fit_joint
 from tracker.levenberg_marquardt import StopReason
 from tracker.priors import StatePrior, state_prior
 from tracker.solver import fit_frame
@@ -21,6 +22,7 @@ from tracker.terms import Whitening
 VIEW = View(np.array([900.0, 900.0]), np.array([320.0, 240.0]))
 FACING = np.diag([1.0, -1.0, -1.0])
 CONFIG = Config().solver
+KERNEL = cauchy(CONFIG.robust_width)
 EXACT = replace(CONFIG, tolerance=1e-12)
 
 
@@ -127,13 +129,10 @@ def test_joint_solve_finds_identity_and_focal_length(rig, prior):
     reduced = rig.with_shape_basis(directions)
     starts = [fit_frame(reduced, item, neutral(rig), prior, VIEW, CONFIG, 8).state for item in whitenings]
     fit = fit_joint(
-        reduced,
-        whitenings,
+        [FrameProblem(VIEW, (LandmarkTerm(reduced, item, KERNEL),), prior) for item in whitenings],
         starts,
-        Shared(np.zeros(directions.shape[1]), 0.0),
-        prior,
-        SharedPrior(identity_sigma=1.0, log_zoom_sigma=0.3),
-        [VIEW] * len(states),
+        Shared(np.zeros(directions.shape[1])),
+        SharedPrior.around_zero(directions.shape[1], 1.0, log_zoom_sigma=0.3),
         EXACT,
         40,
     )
@@ -153,13 +152,10 @@ def test_known_focal_length_is_left_alone(rig, prior):
     whitening = see(rig, random_state(rig, 2), sigma_px=0.5)
     directions = rig.observable_shape_directions(1e-3)
     fit = fit_joint(
-        rig.with_shape_basis(directions),
-        [whitening],
+        [FrameProblem(VIEW, (LandmarkTerm(rig.with_shape_basis(directions), whitening, KERNEL),), prior)],
         [neutral(rig)],
-        Shared(np.zeros(directions.shape[1]), 0.0),
-        prior,
-        SharedPrior(identity_sigma=1.0, log_zoom_sigma=0.0),
-        [VIEW],
+        Shared(np.zeros(directions.shape[1])),
+        SharedPrior.around_zero(directions.shape[1], 1.0),
         CONFIG,
         10,
     )

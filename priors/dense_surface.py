@@ -1,0 +1,62 @@
+"""Which parts of a head's surface dense maps speak of: skin, not eyes and not the inside of the mouth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flame.errors import InputError
+from flame.model import HeadModel
+
+_EYES = (3, 4)
+_SKIN = ("face", "ears", "neck")
+_NEVER = ("eyes", "eye_sockets", "eyelids", "inner_mouth", "tongue", "scalp")
+_KEPT = ("lips",)
+_EXCLUDED = ("eyes", "eye_sockets", "inner_mouth", "tongue")
+
+
+@dataclass(frozen=True, eq=False)
+class DenseSurface:
+    """List what may be looked up in a texture map, and which triangles say nothing."""
+
+    vertices: np.ndarray
+    """Vertex of each of L pairs, int64 (L,), ascending; a vertex on a texture seam has several."""
+    vertex_uv: np.ndarray
+    """Texture coordinates of each pair, float64 (L, 2)."""
+    is_excluded: np.ndarray
+    """Triangles of eyes and inner mouth, bool (F,)."""
+    uv: np.ndarray
+    """Texture coordinates, float64 (VT, 2)."""
+    uv_faces: np.ndarray
+    """Rows of ``uv`` at each triangle's corners, int32 (F, 3)."""
+
+    @staticmethod
+    def of(head: HeadModel) -> DenseSurface:
+        """Select by the head's regions; a head without regions offers all of its skin.
+
+        Raises:
+            InputError: the head has no texture coordinates.
+        """
+        topology = head.topology
+        if topology is None or topology.uv is None or topology.uv_faces is None:
+            raise InputError(
+                f"head {head.name!r} has no texture coordinates, so texture maps cannot be fitted; "
+                "use a head with UV, or evidence from landmarks"
+            )
+        faces = head.faces.detach().cpu().numpy()
+        regions = topology.regions
+        is_eye = (head.skin_weights.detach().cpu().numpy()[:, _EYES] > 0.5).any(axis=1)
+        nothing = np.zeros(head.num_vertices, dtype=bool)
+
+        def union(names: tuple[str, ...]) -> np.ndarray:
+            return np.logical_or.reduce([regions.get(name, nothing) for name in names])
+
+        lips = union(_KEPT)
+        skin = (union(_SKIN) if "face" in regions else ~nothing) & ~(union(_NEVER) & ~lips) & ~is_eye
+        excluded = (union(_EXCLUDED) & ~lips & ~regions.get("face", nothing)) | is_eye
+        uv_faces = np.ascontiguousarray(topology.uv_faces, dtype=np.int32)
+        pairs = np.unique(np.column_stack((faces.ravel(), uv_faces.ravel())), axis=0)
+        pairs = pairs[skin[pairs[:, 0]]]
+        uv = topology.uv.astype(np.float64)
+        return DenseSurface(pairs[:, 0], uv[pairs[:, 1]], excluded[faces].any(axis=1), uv, uv_faces)
