@@ -1,7 +1,7 @@
 """All vertices of a head with analytic derivatives, for dense evidence: positions at once, Jacobian rows on demand.
 
-The same strands as in ``flame.surface``, one per (vertex, joint) pair, in single precision: a few micrometres of
-rounding against a third of the memory traffic that the time is spent on.
+Linear blend skinning as in ``flame.surface``, but with the bases held by vertex, not by (vertex, joint) pair, and in
+single precision: a few micrometres of rounding against a third of the memory traffic that the time is spent on.
 """
 
 from __future__ import annotations
@@ -83,31 +83,31 @@ class PosedMesh:
     """Expression coefficients, float64 (E,)."""
     shape: np.ndarray
     """Shape coefficients along the rig's directions, float64 (R,)."""
-    strands: np.ndarray
-    """Places of the rig's strands before skinning, float64 (M, 3)."""
+    rest: np.ndarray
+    """Vertices before skinning, expression and pose correctives included, float64 (V, 3)."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeshRig:
-    """Hold a head's V vertices as M strands with bases in single precision."""
+    """Hold a head's V vertices with their bases, and their M weights of joints, listed by vertex."""
 
     faces: np.ndarray
     """Triangles, int32 (F, 3)."""
     rings: VertexRings
-    first_strand: np.ndarray
-    """First strand of each vertex, int32 (V + 1,)."""
+    first_weight: np.ndarray
+    """First weight of each vertex, int32 (V + 1,)."""
     joint: np.ndarray
-    """Joint of each strand, int32 (M,)."""
+    """Joint of each weight, int32 (M,)."""
     weight: np.ndarray
-    """Skinning weight of each strand, float64 (M,)."""
+    """Skinning weights, float64 (M,); those of a vertex sum to one."""
     rest: np.ndarray
-    """Weighted rest position, float64 (M, 3)."""
+    """Vertices at rest, float64 (V, 3)."""
     shape_basis: np.ndarray
-    """Derivative of ``rest`` by shape, float32 (or float64) (M, 3, R)."""
+    """Derivative of ``rest`` by shape, float32 (or float64) (V, 3, R)."""
     expression_basis: np.ndarray
-    """Derivative of ``rest`` by expression, float32 (M, 3, E)."""
+    """Derivative of ``rest`` by expression, float32 (V, 3, E)."""
     pose_basis: np.ndarray
-    """Derivative of ``rest`` by the pose features, float32 (M, 3, 36)."""
+    """Derivative of ``rest`` by the pose features, float32 (V, 3, 36)."""
     joints: np.ndarray
     """Joint positions at rest, float64 (5, 3)."""
     joint_shape_basis: np.ndarray
@@ -124,27 +124,31 @@ class MeshRig:
         corner_of_vertex[faces.ravel()] = np.arange(faces.size)
         points = SurfacePoints(corner_of_vertex // 3, np.eye(3)[corner_of_vertex % 3])
         rig = build_surface_rig(model, points)
-        single = {
-            name: np.ascontiguousarray(getattr(rig, name), dtype=dtype)
-            for name in ("shape_basis", "expression_basis", "pose_basis")
-        }
+        first = np.searchsorted(rig.point, np.arange(num_vertices + 1))
+
+        def by_vertex(strands: np.ndarray, kind: type[np.floating]) -> np.ndarray:
+            # The weights of a vertex sum to one, so its weighted values do to itself.
+            return np.ascontiguousarray(np.add.reduceat(strands, first[:-1]), dtype=kind)
+
         return MeshRig(
             faces=faces,
             rings=VertexRings.of(faces.astype(np.int64), num_vertices),
-            first_strand=np.searchsorted(rig.point, np.arange(num_vertices + 1)).astype(np.int32),
+            first_weight=first.astype(np.int32),
             joint=rig.joint.astype(np.int32),
             weight=rig.weight,
-            rest=rig.rest,
+            rest=by_vertex(rig.rest, np.float64),
+            shape_basis=by_vertex(rig.shape_basis, dtype),
+            expression_basis=by_vertex(rig.expression_basis, dtype),
+            pose_basis=by_vertex(rig.pose_basis, dtype),
             joints=rig.joints,
             joint_shape_basis=rig.joint_shape_basis,
             joint_expression_basis=rig.joint_expression_basis,
-            **single,
         )
 
     @property
     def num_vertices(self) -> int:
         """Return V."""
-        return len(self.first_strand) - 1
+        return len(self.rest)
 
     @property
     def num_shapes(self) -> int:
@@ -188,13 +192,15 @@ class MeshRig:
         """Place the head: shape (R,), expression (E,), joint angles (12,), cam_from_head rotation and translation."""
         joints = self.joints + self.joint_shape_basis @ shape + self.joint_expression_basis @ expression
         rotations, posed_joints, features, _, _ = kinematics(joint_angles, joints)
-        strands = self._strands_at_rest(shape, expression, features)
-        verts_cam = _sum_strands(
-            self.first_strand, self.joint, self.weight, strands, rotations, joints, posed_joints, rotation, translation
+        rest = self._at_rest(shape, expression, features)
+        verts_cam = _skin(
+            self.first_weight, self.joint, self.weight, rest, rotations, joints, posed_joints, rotation, translation
         )
-        return PosedMesh(verts_cam, rotation, translation, rotations, joint_angles, expression, shape, strands)
+        return PosedMesh(verts_cam, rotation, translation, rotations, joint_angles, expression, shape, rest)
 
-    def jacobian(self, posed: PosedMesh, focal_px: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    def jacobian(
+        self, posed: PosedMesh, focal_px: np.ndarray, vertices: np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return how some vertices move in camera space with a step of all parameters, (K, 3, P), metres.
 
         The columns are those of ``num_parameters``. A camera's zoom and the place of its principal point (pixels) move
@@ -204,36 +210,42 @@ class MeshRig:
             posed: where the head is.
             focal_px: focal lengths (2,).
             vertices: which rows to compute, int (K,).
+            out: where to write them, contiguous, of the bases' type; a new array by default.
         """
         joints = self.joints + self.joint_shape_basis @ posed.shape + self.joint_expression_basis @ posed.expression
         rotations, posed_joints, _, axes, features_jacobian = kinematics(posed.joint_angles, joints)
-        neck, kind = rotations[NECK], self.shape_basis.dtype
-        return _jacobian_rows(
-            np.ascontiguousarray(vertices, dtype=np.int32),
-            self.first_strand,
-            self.joint,
-            self.weight,
-            posed.strands,
-            self.shape_basis,
-            self.expression_basis,
+        vertices, kind = np.ascontiguousarray(vertices, dtype=np.int32), self.shape_basis.dtype
+        if out is None:
+            out = np.empty((len(vertices), 3, self.num_parameters), kind)
+        head_from_rest = np.empty((len(vertices), 3, 3))
+        weights = (self.first_weight, self.joint, self.weight)
+        _blend(vertices, *weights, rotations, head_from_rest)
+        first_shape = NUM_RIGID + NUM_JOINT_ANGLES + self.num_expressions
+        for first, basis, joint_basis in (
+            (NUM_RIGID + NUM_JOINT_ANGLES, self.expression_basis, self.joint_expression_basis),
+            (first_shape, self.shape_basis, self.joint_shape_basis),
+        ):
+            carried = posed_joint_basis(rotations[NECK], joint_basis) - rotations @ joint_basis
+            carries = carried.any(axis=(1, 2))
+            carried = (posed.rotation @ carried).astype(kind)
+            _turn_basis(vertices, *weights, head_from_rest, posed.rotation, basis, carried, carries, first, out)
+        turns = (rotations, joints, posed_joints, axes)
+        _turn_joints(
+            vertices,
+            *weights,
+            posed.rest,
             self.pose_basis,
-            joints,
-            self.joint_shape_basis.astype(kind),
-            posed_joint_basis(neck, self.joint_shape_basis).astype(kind),
-            self.joint_expression_basis.astype(kind),
-            posed_joint_basis(neck, self.joint_expression_basis).astype(kind),
-            rotations,
-            posed_joints,
-            axes,
+            *turns,
             features_jacobian,
+            head_from_rest,
             posed.rotation,
-            posed.translation,
-            posed.verts_cam,
-            focal_px,
+            out,
         )
+        _move_rigidly(vertices, posed.verts_cam, posed.translation, focal_px, out)
+        return out
 
-    def _strands_at_rest(self, shape: np.ndarray, expression: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Return the strands' places before skinning, float64 (M, 3)."""
+    def _at_rest(self, shape: np.ndarray, expression: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Return the vertices before skinning, float64 (V, 3)."""
         kind = self.shape_basis.dtype
         blended = self.shape_basis.reshape(-1, self.num_shapes) @ shape.astype(kind)
         blended += self.expression_basis.reshape(-1, self.num_expressions) @ expression.astype(kind)
@@ -242,136 +254,132 @@ class MeshRig:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _sum_strands(
-    first_strand, joint, weight, strands, rotations, joints, posed_joints, rotation, translation
+def _skin(
+    first_weight, joint, weight, rest, rotations, joints, posed_joints, rotation, translation
 ):  # pragma: no cover - compiled
-    """Skin the strands and place them in camera space, float64 (V, 3)."""
-    num_vertices = len(first_strand) - 1
-    out = np.empty((num_vertices, 3))
+    """Skin vertices at rest (V, 3) and place them in camera space, float64 (V, 3)."""
+    out = np.empty((len(rest), 3))
     head = np.empty(3)
-    for v in range(num_vertices):
+    for v in range(len(rest)):
         head[:] = 0.0
-        for m in range(first_strand[v], first_strand[v + 1]):
+        for m in range(first_weight[v], first_weight[v + 1]):
             j, w = joint[m], weight[m]
-            x = strands[m, 0] - w * joints[j, 0]
-            y = strands[m, 1] - w * joints[j, 1]
-            z = strands[m, 2] - w * joints[j, 2]
+            x, y, z = rest[v, 0] - joints[j, 0], rest[v, 1] - joints[j, 1], rest[v, 2] - joints[j, 2]
             for c in range(3):
                 turned = rotations[j, c, 0] * x + rotations[j, c, 1] * y + rotations[j, c, 2] * z
-                head[c] += turned + w * posed_joints[j, c]
+                head[c] += w * (turned + posed_joints[j, c])
         for c in range(3):
             out[v, c] = rotation[c, 0] * head[0] + rotation[c, 1] * head[1] + rotation[c, 2] * head[2] + translation[c]
     return out
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _jacobian_rows(
+def _blend(vertices, first_weight, joint, weight, rotations, out):  # pragma: no cover - compiled
+    """Write the weighted rotations of vertices, (K, 3, 3)."""
+    for k in range(len(vertices)):
+        v = vertices[k]
+        for r in range(3):
+            for c in range(3):
+                total = 0.0
+                for m in range(first_weight[v], first_weight[v + 1]):
+                    total += weight[m] * rotations[joint[m], r, c]
+                out[k, r, c] = total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _turn_basis(
+    vertices, first_weight, joint, weight, head_from_rest, rotation, basis, carried, carries, first, out
+):  # pragma: no cover - compiled
+    """Write what coefficients do to vertices, to B columns of ``out`` from ``first`` on.
+
+    Args:
+        vertices: which rows to write, int32 (K,).
+        first_weight: first weight of each vertex, int32 (V + 1,).
+        joint: joint of each weight, int32 (M,).
+        weight: skinning weights, float64 (M,).
+        head_from_rest: weighted rotations of these vertices, float64 (K, 3, 3).
+        rotation: rotation of cam_from_head, float64 (3, 3).
+        basis: derivative of the vertices at rest, (V, 3, B).
+        carried: how the joints' own motion moves what turns with them, camera axes, (5, 3, B).
+        carries: joints for which that is not zero, bool (5,).
+        first: first column.
+        out: float32 or float64 (K, 3, P).
+    """
+    number, count = basis.dtype.type, basis.shape[2]
+    for k in range(len(vertices)):
+        v = vertices[k]
+        turn = head_from_rest[k]
+        for c in range(3):
+            x = number(rotation[c, 0] * turn[0, 0] + rotation[c, 1] * turn[1, 0] + rotation[c, 2] * turn[2, 0])
+            y = number(rotation[c, 0] * turn[0, 1] + rotation[c, 1] * turn[1, 1] + rotation[c, 2] * turn[2, 1])
+            z = number(rotation[c, 0] * turn[0, 2] + rotation[c, 1] * turn[1, 2] + rotation[c, 2] * turn[2, 2])
+            row, by_x, by_y, by_z = out[k, c], basis[v, 0], basis[v, 1], basis[v, 2]
+            for b in range(count):
+                row[first + b] = x * by_x[b] + y * by_y[b] + z * by_z[b]
+            for m in range(first_weight[v], first_weight[v + 1]):
+                if carries[joint[m]]:
+                    w, extra = number(weight[m]), carried[joint[m], c]
+                    for b in range(count):
+                        row[first + b] += w * extra[b]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _turn_joints(
     vertices,
-    first_strand,
+    first_weight,
     joint,
     weight,
-    strands,
-    shape_basis,
-    expression_basis,
+    rest,
     pose_basis,
-    joints,
-    joint_shape,
-    posed_shape,
-    joint_expression,
-    posed_expression,
     rotations,
+    joints,
     posed_joints,
     axes,
     features_jacobian,
+    head_from_rest,
     rotation,
-    translation,
-    verts_cam,
-    focal,
+    out,
 ):  # pragma: no cover - compiled
-    """Evaluate ``MeshRig.jacobian``."""
-    num_expressions, num_shapes = expression_basis.shape[2], shape_basis.shape[2]
-    first_shape = 18 + num_expressions
-    first_camera = first_shape + num_shapes
-    out = np.zeros((len(vertices), 3, first_camera + 3), shape_basis.dtype)
-    cam_rotations = np.empty((5, 3, 3), shape_basis.dtype)
-    for j in range(5):
-        cam_rotations[j] = np.dot(rotation, rotations[j])
-    turned_to_cam = rotation.astype(shape_basis.dtype)
-    relative, strand, by_angle = np.empty(3), np.empty(3), np.zeros((3, 12))
+    """Write what the joint angles do to vertices, to columns 6 to 17 of ``out`` (K, 3, P)."""
+    by_angle, lever, corrected = np.empty((3, 12)), np.empty(3), np.empty((3, 12))
     for k in range(len(vertices)):
         v = vertices[k]
-        rows = out[k]
-        by_angle[:] = 0.0
-        for m in range(first_strand[v], first_strand[v + 1]):
+        _correct(pose_basis[v], features_jacobian, corrected)
+        for a in range(12):
+            x, y, z = corrected[0, a], corrected[1, a], corrected[2, a]
+            for c in range(3):
+                turn = head_from_rest[k, c]
+                by_angle[c, a] = turn[0] * x + turn[1] * y + turn[2] * z
+        for m in range(first_weight[v], first_weight[v + 1]):
             j, w = joint[m], weight[m]
-            turn = cam_rotations[j]
-            share = shape_basis.dtype.type(w)
+            x, y, z = rest[v, 0] - joints[j, 0], rest[v, 1] - joints[j, 1], rest[v, 2] - joints[j, 2]
             for c in range(3):
-                _add_basis(rows[c, 18:first_shape], turn[c], expression_basis[m])
-                _add_joints(
-                    rows[c, 18:first_shape], turn[c], turned_to_cam[c], share, joint_expression[j], posed_expression[j]
-                )
-                _add_basis(rows[c, first_shape:first_camera], turn[c], shape_basis[m])
-                _add_joints(
-                    rows[c, first_shape:first_camera], turn[c], turned_to_cam[c], share, joint_shape[j], posed_shape[j]
-                )
-            x = strands[m, 0] - w * joints[j, 0]
-            y = strands[m, 1] - w * joints[j, 1]
-            z = strands[m, 2] - w * joints[j, 2]
-            for c in range(3):
-                relative[c] = rotations[j, c, 0] * x + rotations[j, c, 1] * y + rotations[j, c, 2] * z
-                strand[c] = relative[c] + w * posed_joints[j, c]
-            if j >= 1:
-                _add_axes(by_angle, 0, axes[0], strand - w * posed_joints[1])
+                lever[c] = w * (rotations[j, c, 0] * x + rotations[j, c, 1] * y + rotations[j, c, 2] * z)
             if j >= 2:
-                _add_axes(by_angle, 3 * (j - 1), axes[j - 1], relative)
-            for joint_index in range(4):
-                for angle in range(3):
-                    for c in range(3):
-                        value = 0.0
-                        for f in range(9):
-                            value += pose_basis[m, c, 9 * joint_index + f] * features_jacobian[joint_index, angle, f]
-                        for d in range(3):
-                            by_angle[d, 3 * joint_index + angle] += rotations[j, d, c] * value
+                _add_axes(by_angle, 3 * (j - 1), axes[j - 1], lever)
+            if j >= 1:
+                for c in range(3):
+                    lever[c] += w * (posed_joints[j, c] - posed_joints[1, c])
+                _add_axes(by_angle, 0, axes[0], lever)
         for c in range(3):
+            x, y, z = rotation[c, 0], rotation[c, 1], rotation[c, 2]
             for a in range(12):
-                rows[c, 6 + a] = (
-                    rotation[c, 0] * by_angle[0, a] + rotation[c, 1] * by_angle[1, a] + rotation[c, 2] * by_angle[2, a]
-                )
-            rows[c, 3 + c] = 1.0
-        px, py, pz = (
-            verts_cam[v, 0] - translation[0],
-            verts_cam[v, 1] - translation[1],
-            verts_cam[v, 2] - translation[2],
-        )
-        rows[0, 1], rows[0, 2] = pz, -py
-        rows[1, 0], rows[1, 2] = -pz, px
-        rows[2, 0], rows[2, 1] = py, -px
-        rows[0, first_camera], rows[1, first_camera] = verts_cam[v, 0], verts_cam[v, 1]
-        rows[0, first_camera + 1] = verts_cam[v, 2] / focal[0]
-        rows[1, first_camera + 2] = verts_cam[v, 2] / focal[1]
-    return out
+                out[k, c, 6 + a] = x * by_angle[0, a] + y * by_angle[1, a] + z * by_angle[2, a]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _add_basis(row, turn, basis):  # pragma: no cover - compiled
-    """Add one row of a turned basis (3, B) to ``row`` (B,)."""
-    x, y, z = turn[0], turn[1], turn[2]
-    for b in range(basis.shape[1]):
-        row[b] += x * basis[0, b] + y * basis[1, b] + z * basis[2, b]
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _correct(pose_basis, features_jacobian, out):  # pragma: no cover - compiled
+    """Write how a vertex at rest moves with the joint angles by its pose correctives (3, 36), out (3, 12)."""
+    for c in range(3):
+        for j in range(4):
+            for angle in range(3):
+                total = 0.0
+                for f in range(9):
+                    total += pose_basis[c, 9 * j + f] * features_jacobian[j, angle, f]
+                out[c, 3 * j + angle] = total
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _add_joints(row, turn, rotation, weight, resting, posed):  # pragma: no cover - compiled
-    """Add what the motion of a strand's own joint does to ``row`` (B,): turned about it, carried with it."""
-    x, y, z = weight * turn[0], weight * turn[1], weight * turn[2]
-    u, v, w = weight * rotation[0], weight * rotation[1], weight * rotation[2]
-    for b in range(resting.shape[1]):
-        row[b] += u * posed[0, b] + v * posed[1, b] + w * posed[2, b]
-        row[b] -= x * resting[0, b] + y * resting[1, b] + z * resting[2, b]
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def _add_axes(by_angle, column, axes, lever):  # pragma: no cover - compiled
     """Add axis x lever for three axes (columns) to three columns of ``by_angle`` (3, 12)."""
     for angle in range(3):
@@ -379,3 +387,21 @@ def _add_axes(by_angle, column, axes, lever):  # pragma: no cover - compiled
         by_angle[0, column + angle] += y * lever[2] - z * lever[1]
         by_angle[1, column + angle] += z * lever[0] - x * lever[2]
         by_angle[2, column + angle] += x * lever[1] - y * lever[0]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _move_rigidly(vertices, verts_cam, translation, focal, out):  # pragma: no cover - compiled
+    """Write what rotation, translation and camera do to vertices, to six columns and the last three of ``out``."""
+    camera = out.shape[2] - 3
+    for k in range(len(vertices)):
+        v, rows = vertices[k], out[k]
+        x, y, z = verts_cam[v, 0] - translation[0], verts_cam[v, 1] - translation[1], verts_cam[v, 2] - translation[2]
+        for c in range(3):
+            for p in range(3):
+                rows[c, p], rows[c, 3 + p], rows[c, camera + p] = 0.0, 1.0 if c == p else 0.0, 0.0
+        rows[0, 1], rows[0, 2] = z, -y
+        rows[1, 0], rows[1, 2] = -z, x
+        rows[2, 0], rows[2, 1] = y, -x
+        rows[0, camera], rows[1, camera] = verts_cam[v, 0], verts_cam[v, 1]
+        rows[0, camera + 1] = verts_cam[v, 2] / focal[0]
+        rows[1, camera + 2] = verts_cam[v, 2] / focal[1]

@@ -64,10 +64,26 @@ class FaceEvidence:
     """Relative depth of the points as the detector gives it, float64 (N,), pixels, towards the camera negative."""
 
 
+@dataclass(frozen=True)
+class EyePoints:
+    """Say which of a prior's surface points lie on the eyes, as rows of ``Prior.surface``."""
+
+    irises: np.ndarray
+    """Middles of the irises, int64 (2,)."""
+    upper_lids: np.ndarray
+    """Points on upper lids, int64 (N,)."""
+    lower_lids: np.ndarray
+    """The points below them, int64 (N,)."""
+    contours: np.ndarray
+    """Points round the openings of both eyes, int64 (M,)."""
+
+
 class Prior(Protocol):
     """Look at frames and return evidence on the surface of one head model."""
 
     name: str
+    eyes: EyePoints | None
+    """Which points lie on the eyes, where the prior knows."""
     surface: SurfacePoints
     """The N surface points that the evidence speaks of."""
 

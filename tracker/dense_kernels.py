@@ -4,6 +4,11 @@ Every term is reduced to a force and a curvature per vertex, on six numbers: how
 turns, both in camera axes. A pixel sees a mixture of three vertices; its curvature is given to them by their shares,
 which is never less than the mixture's own (Jensen), so a step found with it never overshoots, and 100 000 pixels cost
 the linear algebra no more than 100.
+
+Over a triangle with corners a, b, c, a point of the surface that moves by d leaves a pixel to another one: the pixel's
+attribute A changes by ((D a - A_a + A) h^T - D) d, with the gradient D of A over the triangle and h = g / (g . a) for
+its normal g. All but A is the triangle's. So pixels are summed by triangle, as numbers that do not depend on it, and
+carried over to the vertices once. For normals even A drops out, because a unit normal does not change along itself.
 """
 
 from __future__ import annotations
@@ -13,11 +18,25 @@ import math
 import numba
 import numpy as np
 
+from tracker.dense_rows import stack_rows as stack_rows
+
 NUM_CURVATURES = 21
 """Entries of a symmetric 6 x 6 matrix, lower triangle by rows."""
 
+_UNCOVERED, _SILENT = -1, -2
+"""Slots of pixels that see no triangle, or one that says nothing."""
+_NUM_CORNERS = 24
+"""What is looked up by triangle: corners' cross products, normals in the map's axes, texture coordinates."""
+_NORMAL, _TEXTURE = 9, 18
+"""Where normals and texture coordinates begin in these."""
+_NUM_SUMS = 48
+"""What is summed by triangle: for each corner 6 + 3 of the normals, then for each corner 4 + 3 of the texture."""
+_TEXTURE_SUMS = 27
+"""Where the sums of the texture begin."""
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def add_pixels(
     pixels,
     normals,
@@ -49,187 +68,273 @@ def add_pixels(
         pixels: row and column of the K pixels with evidence, int32 (K, 2).
         normals: observed unit normals in the map's axes, float64 (K, 3).
         texture: observed texture coordinates, float64 (K, 2), NaN where there are none.
+        pixel_step: rows and columns from one pixel of ``triangle`` to the next.
         triangle: nearest triangle of each pixel, int32 (H, W), -1 for none.
-        faces: triangles (F, 3); is_excluded: triangles that say nothing, bool (F,).
-        verts_cam, vert_normals_cam: vertices and their unit normals in camera space, float64 (V, 3).
-        uv, uv_faces: texture coordinates (VT, 2) and their rows at the triangles' corners (F, 3).
-        focal, center: the camera, (2,) each.
-        map_from_cam: rotation from camera axes to the axes of the normal map, (3, 3).
-        normal_weight, uv_weight: weights of one pixel.
-        normal_cap: residual from which a pixel costs no more; infinite for none.
-        uv_seam: residual from which rendered and observed coordinates lie on two sides of a seam and say nothing.
-        normal_floor, uv_floor: residuals below which the norms are rounded off for re-weighting.
+        faces: triangles, int32 (F, 3).
+        is_excluded: triangles that say nothing, bool (F,).
+        verts_cam: vertices in camera space, float64 (V, 3), metres.
+        vert_normals_cam: their unit normals, float64 (V, 3).
+        uv: texture coordinates, float64 (VT, 2).
+        uv_faces: rows of ``uv`` at the triangles' corners, int32 (F, 3).
+        focal: focal lengths, float64 (2,), pixels.
+        center: principal point, float64 (2,), pixels.
+        map_from_cam: rotation from camera axes to the axes of the normal map, float64 (3, 3).
+        normal_weight: weight of one pixel's normal.
+        normal_cap: difference of normals (L1) from which a pixel costs no more; infinite for none.
+        normal_floor: difference of a component below which the norm is rounded off for re-weighting.
+        uv_weight: weight of one pixel's texture coordinates.
+        uv_seam: difference from which rendered and observed coordinates lie on two sides of a seam and say nothing.
+        uv_floor: difference below which the norm is rounded off for re-weighting.
         wants_derivatives: whether to add to force and curvature.
-        force: float64 (V, 6); curvature: float64 (V, 21); both added to.
+        force: gradients by motion and turn of each vertex, float64 (V, 6), added to.
+        curvature: packed Hessians (see NUM_CURVATURES), float64 (V, 21), added to.
 
     Returns:
         The energies of the normals and of the texture.
     """
     normal_energy, uv_energy = 0.0, 0.0
-    ray, g, point, mixed, n, residual = (np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3))
-    shares, grad, leaning, slide = np.empty(3), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
-    by_point, turned, derivative, packed = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 6)), np.empty(21)
-    pull, uv_by_point, texture_by_place = np.empty(6), np.empty((2, 3)), np.empty((2, 3))
-    weights = np.empty(3)
+    slots, seen = _slots(pixels, pixel_step, triangle, is_excluded)
+    corners = _corners(seen, faces, verts_cam, vert_normals_cam, map_from_cam, uv, uv_faces)
+    sums = np.zeros((len(seen), _NUM_SUMS))
     for k in range(len(pixels)):
-        row, column = pixels[k, 0], pixels[k, 1]
-        f = triangle[row // pixel_step, column // pixel_step]
-        if f < 0:
+        slot = slots[k]
+        if slot == _UNCOVERED:
             total = abs(normals[k, 0]) + abs(normals[k, 1]) + abs(normals[k, 2])
             normal_energy += normal_weight * min(total, normal_cap)
+        if slot < 0:
             continue
-        if is_excluded[f]:
-            continue
-        ia, ib, ic = faces[f, 0], faces[f, 1], faces[f, 2]
-        ray[0] = (column + 0.5 - center[0]) / focal[0]
-        ray[1] = (row + 0.5 - center[1]) / focal[1]
-        ray[2] = 1.0
-        _barycentric(verts_cam[ia], verts_cam[ib], verts_cam[ic], ray, g, point, shares, grad)
-        facing = g[0] * ray[0] + g[1] * ray[1] + g[2]
-        for c in range(3):
-            mixed[c] = (
-                shares[0] * vert_normals_cam[ia, c]
-                + shares[1] * vert_normals_cam[ib, c]
-                + shares[2] * vert_normals_cam[ic, c]
+        x, y = (pixels[k, 1] + 0.5 - center[0]) / focal[0], (pixels[k, 0] + 0.5 - center[1]) / focal[1]
+        shares = _shares(corners, slot, x, y)
+        if normal_weight > 0:
+            normal_energy += _add_normal(
+                corners, slot, shares, normals, k, normal_weight, normal_cap, normal_floor, sums
             )
-        length = math.sqrt(mixed[0] ** 2 + mixed[1] ** 2 + mixed[2] ** 2)
-        if length < 1e-9:
-            continue
-        for c in range(3):
-            n[c] = mixed[c] / length
-        total = 0.0
-        for c in range(3):
-            residual[c] = (
-                map_from_cam[c, 0] * n[0] + map_from_cam[c, 1] * n[1] + map_from_cam[c, 2] * n[2] - normals[k, c]
-            )
-            total += abs(residual[c])
-        normal_energy += normal_weight * min(total, normal_cap)
-        has_normal = total < normal_cap and normal_weight > 0
-        u, v = 0.0, 0.0
-        distance = np.inf
-        has_texture = uv_weight > 0 and not np.isnan(texture[k, 0])
-        if has_texture:
-            ta, tb, tc = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
-            u = shares[0] * uv[ta, 0] + shares[1] * uv[tb, 0] + shares[2] * uv[tc, 0] - texture[k, 0]
-            v = shares[0] * uv[ta, 1] + shares[1] * uv[tb, 1] + shares[2] * uv[tc, 1] - texture[k, 1]
-            distance = math.sqrt(u * u + v * v)
-            has_texture = distance < uv_seam
-            if has_texture:
-                uv_energy += uv_weight * distance
-        if not wants_derivatives or not (has_normal or has_texture):
-            continue
-        # A point of the surface that moves by d leaves the pixel to another one, slide d away within the triangle.
-        for i in range(3):
-            for j in range(3):
-                slide[i, j] = ray[i] * g[j] / facing - (1.0 if i == j else 0.0)
-        derivative[:] = 0.0
-        packed[:] = 0.0
-        pull[:] = 0.0
-        if has_normal:
-            for i in range(3):
-                for j in range(3):
-                    leaning[i, j] = (
-                        vert_normals_cam[ia, i] * grad[0, j]
-                        + vert_normals_cam[ib, i] * grad[1, j]
-                        + vert_normals_cam[ic, i] * grad[2, j]
-                    )
-            for i in range(3):
-                for j in range(3):
-                    by_point[i, j] = (
-                        leaning[i, 0] * slide[0, j] + leaning[i, 1] * slide[1, j] + leaning[i, 2] * slide[2, j]
-                    )
-            for i in range(3):
-                along = map_from_cam[i, 0] * n[0] + map_from_cam[i, 1] * n[1] + map_from_cam[i, 2] * n[2]
-                for j in range(3):
-                    turned[i, j] = (map_from_cam[i, j] - along * n[j]) / length
-            for i in range(3):
-                for j in range(3):
-                    derivative[i, j] = (
-                        turned[i, 0] * by_point[0, j] + turned[i, 1] * by_point[1, j] + turned[i, 2] * by_point[2, j]
-                    )
-                    derivative[i, 3 + j] = turned[i, j]
-                weights[i] = normal_weight / max(abs(residual[i]), normal_floor)
-            _accumulate(derivative, residual, weights, 3, packed, pull)
-        if has_texture:
-            for i in range(2):
-                for j in range(3):
-                    texture_by_place[i, j] = (
-                        uv[uv_faces[f, 0], i] * grad[0, j]
-                        + uv[uv_faces[f, 1], i] * grad[1, j]
-                        + uv[uv_faces[f, 2], i] * grad[2, j]
-                    )
-            for i in range(2):
-                for j in range(3):
-                    uv_by_point[i, j] = (
-                        texture_by_place[i, 0] * slide[0, j]
-                        + texture_by_place[i, 1] * slide[1, j]
-                        + texture_by_place[i, 2] * slide[2, j]
-                    )
-            weight = uv_weight / max(distance, uv_floor)
-            position = 0
-            for i in range(3):
-                for j in range(i + 1):
-                    packed[position] += weight * (
-                        uv_by_point[0, i] * uv_by_point[0, j] + uv_by_point[1, i] * uv_by_point[1, j]
-                    )
-                    position += 1
-                pull[i] += weight * (uv_by_point[0, i] * u + uv_by_point[1, i] * v)
-        for corner in range(3):
-            vertex, share = faces[f, corner], shares[corner]
-            if share > 0:
-                for i in range(6):
-                    force[vertex, i] += share * pull[i]
-                for i in range(NUM_CURVATURES):
-                    curvature[vertex, i] += share * packed[i]
+        if uv_weight > 0 and not np.isnan(texture[k, 0]):
+            uv_energy += _add_texture(corners, slot, shares, texture, k, uv_weight, uv_seam, uv_floor, sums)
+    if wants_derivatives:
+        for slot in range(len(seen)):
+            face = faces[seen[slot]]
+            _carry_over(face, verts_cam, corners[slot], sums[slot], map_from_cam, force, curvature)
     return normal_energy, uv_energy
 
 
-@numba.njit(
-    cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy", inline="always"
-)
-def _barycentric(a, b, c, ray, g, point, shares, grad):  # pragma: no cover - compiled
-    """Write where a ray meets a triangle: normal g (not unit), point, corner shares and their gradients (3, 3)."""
-    abx, aby, abz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
-    acx, acy, acz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
-    g[0], g[1], g[2] = aby * acz - abz * acy, abz * acx - abx * acz, abx * acy - aby * acx
-    squared = g[0] * g[0] + g[1] * g[1] + g[2] * g[2]
-    depth = (g[0] * a[0] + g[1] * a[1] + g[2] * a[2]) / (g[0] * ray[0] + g[1] * ray[1] + g[2] * ray[2])
+@numba.njit(cache=True, nogil=True)
+def _slots(pixels, pixel_step, triangle, is_excluded):  # pragma: no cover - compiled
+    """Number the triangles that pixels see: the number by pixel, int32 (K,), and the triangle by number, int32 (T,)."""
+    slots = np.empty(len(pixels), np.int32)
+    slot_of = np.full(len(is_excluded), _UNCOVERED, np.int32)
+    seen = np.empty(len(is_excluded), np.int32)
+    count = 0
+    for k in range(len(pixels)):
+        f = triangle[pixels[k, 0] // pixel_step, pixels[k, 1] // pixel_step]
+        if f < 0:
+            slots[k] = _UNCOVERED
+            continue
+        if slot_of[f] == _UNCOVERED:
+            slot_of[f] = _SILENT
+            if not is_excluded[f]:
+                slot_of[f] = count
+                seen[count] = f
+                count += 1
+        slots[k] = slot_of[f]
+    return slots, seen[:count]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _corners(seen, faces, verts_cam, vert_normals_cam, map_from_cam, uv, uv_faces):  # pragma: no cover - compiled
+    """Gather what pixels need of each triangle, float64 (T, 24).
+
+    The corners' shares in a ray's hit are as its products with the cross products of the other two corners.
+    """
+    out = np.empty((len(seen), _NUM_CORNERS))
+    for slot in range(len(seen)):
+        f, row = seen[slot], out[slot]
+        for k in range(3):
+            p, q = verts_cam[faces[f, (k + 1) % 3]], verts_cam[faces[f, (k + 2) % 3]]
+            row[3 * k] = p[1] * q[2] - p[2] * q[1]
+            row[3 * k + 1] = p[2] * q[0] - p[0] * q[2]
+            row[3 * k + 2] = p[0] * q[1] - p[1] * q[0]
+            n = vert_normals_cam[faces[f, k]]
+            for i in range(3):
+                row[_NORMAL + 3 * k + i] = (
+                    map_from_cam[i, 0] * n[0] + map_from_cam[i, 1] * n[1] + map_from_cam[i, 2] * n[2]
+                )
+            # Texture coordinates of the first corner, and from there to the others.
+            for i in range(2):
+                origin = uv[uv_faces[f, 0], i] if k > 0 else 0.0
+                row[_TEXTURE + 2 * k + i] = uv[uv_faces[f, k], i] - origin
+    return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _shares(corners, slot, x, y):  # pragma: no cover - compiled
+    """Return the shares of a triangle's corners in what a ray (x, y, 1) hits."""
+    a = corners[slot, 0] * x + corners[slot, 1] * y + corners[slot, 2]
+    b = corners[slot, 3] * x + corners[slot, 4] * y + corners[slot, 5]
+    c = corners[slot, 6] * x + corners[slot, 7] * y + corners[slot, 8]
+    whole = 1.0 / (a + b + c)
+    return a * whole, b * whole, c * whole
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _add_normal(corners, slot, shares, seen, k, weight, cap, floor, sums):  # pragma: no cover - compiled
+    """Add one pixel's normal to a triangle's sums and return its energy.
+
+    With P = I - n n^T for the unit normal n = m / |m| and IRLS weights W, the sums are of P W P / |m|^2 and
+    P W (n - seen) / |m|, by the corners' shares a, b, c.
+    """
+    a, b, c = shares
+    x = a * corners[slot, 9] + b * corners[slot, 12] + c * corners[slot, 15]
+    y = a * corners[slot, 10] + b * corners[slot, 13] + c * corners[slot, 16]
+    z = a * corners[slot, 11] + b * corners[slot, 14] + c * corners[slot, 17]
+    inverse = 1.0 / math.sqrt(max(x * x + y * y + z * z, 1e-18))
+    x, y, z = x * inverse, y * inverse, z * inverse
+    ex, ey, ez = x - seen[k, 0], y - seen[k, 1], z - seen[k, 2]
+    total = abs(ex) + abs(ey) + abs(ez)
+    if total >= cap:
+        return weight * cap
+    wx, wy, wz = weight / max(abs(ex), floor), weight / max(abs(ey), floor), weight / max(abs(ez), floor)
+    px, py, pz = wx * x, wy * y, wz * z
+    twice = x * px + y * py + z * pz
+    # P W P = W - p n^T - n p^T with p = W n - (n . W n) n / 2.
+    qx, qy, qz = px - 0.5 * twice * x, py - 0.5 * twice * y, pz - 0.5 * twice * z
+    square = inverse * inverse
+    xx, xy, yy = (wx - 2 * x * qx) * square, -(x * qy + qx * y) * square, (wy - 2 * y * qy) * square
+    xz, yz, zz = -(x * qz + qx * z) * square, -(y * qz + qy * z) * square, (wz - 2 * z * qz) * square
+    along = px * ex + py * ey + pz * ez
+    fx, fy, fz = (wx * ex - along * x) * inverse, (wy * ey - along * y) * inverse, (wz * ez - along * z) * inverse
+    spread = abs(a) + abs(b) + abs(c)
+    for corner in range(3):
+        share = a if corner == 0 else (b if corner == 1 else c)
+        reach, first = spread * abs(share), 9 * corner
+        sums[slot, first] += reach * xx
+        sums[slot, first + 1] += reach * xy
+        sums[slot, first + 2] += reach * yy
+        sums[slot, first + 3] += reach * xz
+        sums[slot, first + 4] += reach * yz
+        sums[slot, first + 5] += reach * zz
+        sums[slot, first + 6] += share * fx
+        sums[slot, first + 7] += share * fy
+        sums[slot, first + 8] += share * fz
+    return weight * total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _add_texture(corners, slot, shares, seen, k, weight, seam, floor, sums):  # pragma: no cover - compiled
+    """Add one pixel's texture coordinates to a triangle's sums and return their energy.
+
+    With the IRLS weight w, the error e and the place t in the texture from the first corner, the sums are of w, w t,
+    w |t|^2, w e and w (t . e), by the corners' shares a, b, c.
+    """
+    a, b, c = shares
+    tu = b * corners[slot, 20] + c * corners[slot, 22]
+    tv = b * corners[slot, 21] + c * corners[slot, 23]
+    eu, ev = tu + corners[slot, 18] - seen[k, 0], tv + corners[slot, 19] - seen[k, 1]
+    distance = math.sqrt(eu * eu + ev * ev)
+    if not distance < seam:
+        return 0.0
+    w = weight / max(distance, floor)
+    square, along = tu * tu + tv * tv, tu * eu + tv * ev
+    spread = (abs(a) + abs(b) + abs(c)) * w
+    for corner in range(3):
+        share = a if corner == 0 else (b if corner == 1 else c)
+        reach, first = spread * abs(share), _TEXTURE_SUMS + 7 * corner
+        share *= w
+        sums[slot, first] += reach
+        sums[slot, first + 1] += reach * tu
+        sums[slot, first + 2] += reach * tv
+        sums[slot, first + 3] += reach * square
+        sums[slot, first + 4] += share * eu
+        sums[slot, first + 5] += share * ev
+        sums[slot, first + 6] += share * along
+    return weight * distance
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _carry_over(face, verts_cam, at, sums, map_from_cam, force, curvature):  # pragma: no cover - compiled
+    """Carry a triangle's sums over to its vertices."""
+    by_place, slope = np.empty((5, 3)), np.empty(3)
+    if not _attributes_by_place(face, verts_cam, at, by_place, slope):
+        return
+    by_motion, product = np.empty((3, 6)), np.empty((3, 6))
     for i in range(3):
-        point[i] = depth * ray[i]
-    for k in range(3):
-        if k == 0:
-            sx, sy, sz = c[0] - b[0], c[1] - b[1], c[2] - b[2]
-            ox, oy, oz = b[0], b[1], b[2]
-        elif k == 1:
-            sx, sy, sz = a[0] - c[0], a[1] - c[1], a[2] - c[2]
-            ox, oy, oz = c[0], c[1], c[2]
+        for j in range(3):
+            by_motion[i, j], by_motion[i, 3 + j] = by_place[i, j], map_from_cam[i, j]
+    for corner in range(3):
+        v = face[corner]
+        _add_normal_sums(sums[9 * corner : 9 * corner + 9], by_motion, product, force[v], curvature[v])
+        first = _TEXTURE_SUMS + 7 * corner
+        if sums[first] > 0:
+            _add_texture_sums(sums[first : first + 7], by_place[3], by_place[4], slope, force[v], curvature[v])
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _attributes_by_place(face, verts_cam, at, out, slope):  # pragma: no cover - compiled
+    """Write how a pixel's normal (3 rows, map axes) and texture (2) change with the surface's motion, out (5, 3).
+
+    These hold for a pixel at the first corner; elsewhere the attribute's difference from there, times ``slope`` (3,),
+    is to be added.
+
+    Returns:
+        Whether the triangle has an area and is not seen edge-on.
+    """
+    a, b, c = verts_cam[face[0]], verts_cam[face[1]], verts_cam[face[2]]
+    ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+    gx, gy, gz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    squared, volume = gx * gx + gy * gy + gz * gz, gx * a[0] + gy * a[1] + gz * a[2]
+    if squared == 0.0 or volume == 0.0:
+        return False
+    slope[0], slope[1], slope[2] = gx / volume, gy / volume, gz / volume
+    # Gradients of the second and the third corner's share; the first one's is what they lack to zero.
+    bx, by, bz = (vy * gz - vz * gy) / squared, (vz * gx - vx * gz) / squared, (vx * gy - vy * gx) / squared
+    cx, cy, cz = (gy * uz - gz * uy) / squared, (gz * ux - gx * uz) / squared, (gx * uy - gy * ux) / squared
+    for i in range(5):
+        if i < 3:
+            first, second = at[_NORMAL + 3 + i] - at[_NORMAL + i], at[_NORMAL + 6 + i] - at[_NORMAL + i]
         else:
-            sx, sy, sz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
-            ox, oy, oz = a[0], a[1], a[2]
-        grad[k, 0] = (g[1] * sz - g[2] * sy) / squared
-        grad[k, 1] = (g[2] * sx - g[0] * sz) / squared
-        grad[k, 2] = (g[0] * sy - g[1] * sx) / squared
-        shares[k] = grad[k, 0] * (point[0] - ox) + grad[k, 1] * (point[1] - oy) + grad[k, 2] * (point[2] - oz)
+            first, second = at[_TEXTURE + i - 1], at[_TEXTURE + i + 1]
+        x, y, z = first * bx + second * cx, first * by + second * cy, first * bz + second * cz
+        along = x * a[0] + y * a[1] + z * a[2]
+        if i < 3:
+            along -= at[_NORMAL + i]
+        out[i, 0], out[i, 1], out[i, 2] = along * slope[0] - x, along * slope[1] - y, along * slope[2] - z
+    return True
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, inline="always")
-def _accumulate(derivative, residual, weights, count, packed, pull):  # pragma: no cover - compiled
-    """Add weighted squares of derivative rows (count, 6) to a packed 6 x 6 matrix and their pull (6,)."""
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _add_normal_sums(sums, by_motion, product, force, curvature):  # pragma: no cover - compiled
+    """Add G^T K G to a packed 6 x 6 matrix and G^T f to a force, for G (3, 6) and K and f packed in sums (9,)."""
+    for j in range(6):
+        x, y, z = by_motion[0, j], by_motion[1, j], by_motion[2, j]
+        product[0, j] = sums[0] * x + sums[1] * y + sums[3] * z
+        product[1, j] = sums[1] * x + sums[2] * y + sums[4] * z
+        product[2, j] = sums[3] * x + sums[4] * y + sums[5] * z
+        force[j] += sums[6] * x + sums[7] * y + sums[8] * z
     position = 0
     for i in range(6):
+        x, y, z = by_motion[0, i], by_motion[1, i], by_motion[2, i]
         for j in range(i + 1):
-            value = 0.0
-            for r in range(count):
-                value += weights[r] * derivative[r, i] * derivative[r, j]
-            packed[position] += value
+            curvature[position] += x * product[0, j] + y * product[1, j] + z * product[2, j]
             position += 1
-        value = 0.0
-        for r in range(count):
-            value += weights[r] * derivative[r, i] * residual[r]
-        pull[i] += value
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _add_texture_sums(sums, by_u, by_v, slope, force, curvature):  # pragma: no cover - compiled
+    """Add the squares of weighted rows (by_u + t_u slope, by_v + t_v slope) to a packed matrix and a force."""
+    position = 0
+    for i in range(3):
+        # Half of what is added twice.
+        cross_i = by_u[i] * sums[1] + by_v[i] * sums[2] + 0.5 * slope[i] * sums[3]
+        for j in range(i + 1):
+            cross_j = by_u[j] * sums[1] + by_v[j] * sums[2] + 0.5 * slope[j] * sums[3]
+            square = (by_u[i] * by_u[j] + by_v[i] * by_v[j]) * sums[0]
+            curvature[position] += square + cross_i * slope[j] + cross_j * slope[i]
+            position += 1
+        force[i] += by_u[i] * sums[4] + by_v[i] * sums[5] + slope[i] * sums[6]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def add_projections(
     vertices,
     points_px,
@@ -247,12 +352,18 @@ def add_projections(
     """Add the distances of projected vertices from where they were seen: sum w min(|pi(v) - p|, cap).
 
     Args:
-        vertices: int (L,); points_px: float64 (L, 2); weights: float64 (L,).
-        verts_cam: all vertices in camera space (V, 3); is_hidden: bool (V,), these cost the cap.
-        focal, center: the camera, (2,) each.
+        vertices: vertices that were seen, int32 (L,).
+        points_px: where, float64 (L, 2), pixels.
+        weights: energy of one pixel of distance, float64 (L,).
+        verts_cam: all vertices in camera space, float64 (V, 3), metres.
+        is_hidden: vertices that cost the cap, bool (V,).
+        focal: focal lengths, float64 (2,), pixels.
+        center: principal point, float64 (2,), pixels.
         cap_px: distance from which a vertex costs no more; infinite for none.
         floor_px: distance below which the norm is rounded off for re-weighting.
-        wants_derivatives: whether to add to force (V, 6) and curvature (V, 21).
+        wants_derivatives: whether to add to force and curvature.
+        force: gradients by motion and turn of each vertex, float64 (V, 6), added to.
+        curvature: packed Hessians (see NUM_CURVATURES), float64 (V, 21), added to.
 
     Returns:
         The energy.
@@ -274,13 +385,13 @@ def add_projections(
             continue
         w = weight / max(distance, floor_px)
         a, b = focal[0] / depth, focal[1] / depth
-        add_plane(force, curvature, v, a, 0.0, -a * x, w, ex)
-        add_plane(force, curvature, v, 0.0, b, -b * y, w, ey)
+        _add_plane(force, curvature, v, a, 0.0, -a * x, w, ex)
+        _add_plane(force, curvature, v, 0.0, b, -b * y, w, ey)
     return energy
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, inline="always")
-def add_plane(force, curvature, v, a, b, c, weight, residual):  # pragma: no cover - compiled
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _add_plane(force, curvature, v, a, b, c, weight, residual):  # pragma: no cover - compiled
     """Add weight / 2 * (residual + (a, b, c) . d)^2 of the motion d of vertex v."""
     force[v, 0] += weight * a * residual
     force[v, 1] += weight * b * residual
@@ -291,136 +402,3 @@ def add_plane(force, curvature, v, a, b, c, weight, residual):  # pragma: no cov
     curvature[v, 3] += weight * c * a
     curvature[v, 4] += weight * c * b
     curvature[v, 5] += weight * c * c
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
-def stack_rows(
-    active,
-    row_of_vertex,
-    jacobian,
-    force,
-    curvature,
-    verts_cam,
-    vert_normals_cam,
-    start,
-    neighbour,
-    after,
-    before,
-    turning,
-    step,
-    rows,
-):  # pragma: no cover - compiled
-    """Turn per-vertex forces and curvatures into rows whose square is the Hessian, and the gradient.
-
-    Args:
-        active: vertices that any term speaks of, int (K,).
-        row_of_vertex: row of ``jacobian`` of each vertex, int (V,).
-        jacobian: how vertices move with a step, float32 (N, 3, P); the last three columns move no normals.
-        force, curvature: (V, 6), (V, 21).
-        verts_cam, vert_normals_cam: (V, 3).
-        start, neighbour, after, before: rings of the vertices.
-        turning: how fast the normal map's axes turn with each of the first nine columns, in camera axes, (9, 3).
-        step: write rows of one vertex in so many, with as many times the weight.
-        rows: written to, (6 K / step, P), zeros before, with H = rows^T rows.
-
-    Returns:
-        The gradient, float64 (P,).
-    """
-    num_parameters = jacobian.shape[2]
-    gradient = np.zeros(num_parameters)
-    q = np.zeros((6, num_parameters), jacobian.dtype)
-    factor = np.zeros((6, 6))
-    scale = math.sqrt(step)
-    for k in range(len(active)):
-        v = active[k]
-        moves = jacobian[row_of_vertex[v]]
-        q[:] = 0
-        for c in range(3):
-            for p in range(num_parameters):
-                q[c, p] = moves[c, p]
-        turns_normal = curvature[v, 9] + curvature[v, 14] + curvature[v, 20] > 0
-        if turns_normal:
-            _add_normal_rows(
-                q, v, row_of_vertex, jacobian, verts_cam, vert_normals_cam, start, neighbour, after, before, turning
-            )
-        if k % step == 0:
-            _factor(curvature[v], factor)
-            for i in range(6):
-                row = rows[6 * (k // step) + i]
-                for j in range(i, 6 if turns_normal else 3):
-                    share = jacobian.dtype.type(factor[j, i] * scale)
-                    if share != 0:
-                        for p in range(num_parameters):
-                            row[p] += share * q[j, p]
-        for i in range(6 if turns_normal else 3):
-            pull = force[v, i]
-            for p in range(num_parameters):
-                gradient[p] += pull * q[i, p]
-    return gradient
-
-
-@numba.njit(
-    cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy", inline="always"
-)
-def _add_normal_rows(
-    q, v, row_of_vertex, jacobian, verts_cam, vert_normals_cam, start, neighbour, after, before, turning
-):  # pragma: no cover - compiled
-    """Write how a vertex's unit normal turns to rows 3 to 5 of ``q``."""
-    num_moving = jacobian.shape[2] - 3
-    area = np.zeros(3)
-    for e in range(start[v], start[v + 1]):
-        w, s, r = neighbour[e], after[e], before[e]
-        gx = verts_cam[s, 0] - verts_cam[r, 0]
-        gy = verts_cam[s, 1] - verts_cam[r, 1]
-        gz = verts_cam[s, 2] - verts_cam[r, 2]
-        x, y, z = verts_cam[w, 0], verts_cam[w, 1], verts_cam[w, 2]
-        area[0] += y * gz - z * gy
-        area[1] += z * gx - x * gz
-        area[2] += x * gy - y * gx
-        cross = jacobian[row_of_vertex[w]]
-        fx, fy, fz = jacobian.dtype.type(gx), jacobian.dtype.type(gy), jacobian.dtype.type(gz)
-        for p in range(num_moving):
-            q[3, p] += cross[1, p] * fz - cross[2, p] * fy
-            q[4, p] += cross[2, p] * fx - cross[0, p] * fz
-            q[5, p] += cross[0, p] * fy - cross[1, p] * fx
-    n = vert_normals_cam[v]
-    # Half of the sum over neighbours, since every triangle is seen from two of them.
-    length = 0.5 * (area[0] * n[0] + area[1] * n[1] + area[2] * n[2])
-    scale = jacobian.dtype.type(1.0 / max(length, 1e-12))
-    nx, ny, nz = jacobian.dtype.type(n[0]), jacobian.dtype.type(n[1]), jacobian.dtype.type(n[2])
-    for p in range(num_moving):
-        x, y, z = q[3, p] * scale, q[4, p] * scale, q[5, p] * scale
-        along = x * nx + y * ny + z * nz
-        q[3, p], q[4, p], q[5, p] = x - along * nx, y - along * ny, z - along * nz
-    for p in range(9):
-        tx, ty, tz = turning[p, 0], turning[p, 1], turning[p, 2]
-        q[3, p] -= jacobian.dtype.type(ty * n[2] - tz * n[1])
-        q[4, p] -= jacobian.dtype.type(tz * n[0] - tx * n[2])
-        q[5, p] -= jacobian.dtype.type(tx * n[1] - ty * n[0])
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _factor(packed, factor):  # pragma: no cover - compiled
-    """Write the Cholesky factor (6, 6) of a packed positive semi-definite matrix; directions without weight get 0."""
-    factor[:] = 0.0
-    largest = 0.0
-    position = 0
-    for i in range(6):
-        for j in range(i + 1):
-            factor[i, j] = packed[position]
-            position += 1
-        largest = max(largest, factor[i, i])
-    for j in range(6):
-        pivot = factor[j, j]
-        for k in range(j):
-            pivot -= factor[j, k] ** 2
-        if pivot <= 1e-9 * max(factor[j, j], 1e-9 * largest):
-            for i in range(j, 6):
-                factor[i, j] = 0.0
-            continue
-        factor[j, j] = math.sqrt(pivot)
-        for i in range(j + 1, 6):
-            value = factor[i, j]
-            for k in range(j):
-                value -= factor[i, k] * factor[j, k]
-            factor[i, j] = value / factor[j, j]

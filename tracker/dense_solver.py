@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import cv2
 import numpy as np
 
 from configs.schema import EnergyConfig, SolverConfig
+from flame.errors import InputError
 from flame.mesh_rig import MeshRig
 from flame.model import HeadModel
-from flame.surface import NUM_JOINT_ANGLES, SurfacePoints, build_surface_rig
+from flame.surface import NUM_JOINT_ANGLES, SurfacePoints, SurfaceRig, build_surface_rig
 from priors.dense_surface import DenseSurface
 from tracker.dense_term import COARSE, FINE, DenseTerm, Detail
 from tracker.frame_terms import FrameTerm, LandmarkTerm, StateTerm, VectorTerm, squares
@@ -29,6 +31,7 @@ from tracker.state import FIRST_EXPRESSION, NUM_RIGID, FaceState, View
 from tracker.terms import Whitening
 
 _FRAME_SECONDS = 1 / 30
+_MIN_LOOKUPS, _AGREEING_SHARE, _MAX_SAMPLES = 12, 0.02, 300
 _COARSE_SHAPES, _COARSE_ITERATIONS, _COARSE_TOLERANCE = 80, 5, 1e-2
 _NECK, _JAW, _LEFT_EYE, _RIGHT_EYE = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
 
@@ -51,17 +54,36 @@ class DenseModel:
     pool: ThreadPoolExecutor | None = None
     """Threads for the sums over pixels and vertices."""
 
+    shape: np.ndarray | None = None
+    """Identity coefficients of the person whom the rig already is, float64 (I,); None for the mean head."""
+    directions: np.ndarray | None = None
+    """Shape directions of the rig, float64 (I, R); None for the head's own."""
+    point_rigs: dict[bytes, SurfaceRig] = field(default_factory=dict, repr=False)
+    """Rigs of surface points that were asked for."""
+
     @cached_property
     def coarse(self) -> DenseModel:
         """Return the model with the first identity coefficients only."""
-        count = min(_COARSE_SHAPES, self.rig.num_shapes)
-        directions = np.eye(self.rig.num_shapes)[:, :count]
-        return replace(
-            self,
-            rig=self.rig.with_shape_basis(directions),
-            mirror_precision=self.mirror_precision[:count, :count],
-            mirror_slope=self.mirror_slope[:count],
-        )
+        return self.along(np.eye(self.rig.num_shapes)[:, :_COARSE_SHAPES])
+
+    def along(self, directions: np.ndarray) -> DenseModel:
+        """Return the model whose shape coefficients run along directions (R, R'), R' <= R."""
+        mine = np.eye(self.head.num_shape) if self.directions is None else self.directions
+        return replace(self, rig=self.rig.with_shape_basis(directions), directions=mine @ directions, point_rigs={})
+
+    def of_person(self, shape: np.ndarray) -> DenseModel:
+        """Return the model of the person with identity coefficients (I,), which it holds."""
+        person = replace(self, rig=self.rig.with_shape(shape), shape=shape, point_rigs={})
+        return person.along(np.zeros((self.rig.num_shapes, 0)))
+
+    def point_rig(self, points: SurfacePoints) -> SurfaceRig:
+        """Return the rig of surface points with this model's person and shape directions."""
+        key = points.triangles.tobytes() + points.barycentric.tobytes()
+        if key not in self.point_rigs:
+            rig = build_surface_rig(self.head, points)
+            rig = rig if self.shape is None else rig.with_shape(self.shape)
+            self.point_rigs[key] = rig if self.directions is None else rig.with_shape_basis(self.directions)
+        return self.point_rigs[key]
 
     @staticmethod
     def of(
@@ -115,6 +137,7 @@ def fit_dense(
     unknowns: Unknowns | None = None,
     start: Shared | None = None,
     is_warm: bool = False,
+    log_zoom_sigma: float = math.inf,
 ) -> DenseFit:
     """Fit one person in one or more images; identity, zoom and principal point are shared, all else is each image's.
 
@@ -127,49 +150,64 @@ def fit_dense(
         max_iterations: Levenberg-Marquardt iterations at most.
         unknowns: what is solved for; by default what the paper solves for.
         start: identity and camera to begin with.
+        log_zoom_sigma: standard deviation of the logarithm of the focal length, where that is solved for.
         is_warm: whether the start is near the solution, so that the coarse look, which finds the way, can be left out.
     """
     unknowns = unknowns or Unknowns()
     begin = start or Shared(np.zeros(model.rig.num_shapes))
+
+    def fit(
+        level: DenseModel, detail: Detail, begin: Shared, starts: Sequence[FaceState], settings: SolverConfig, most: int
+    ) -> JointFit:
+        frames = [
+            frame_problem(level, problem, energy, unknowns, state, detail)
+            for problem, state in zip(problems, starts, strict=True)
+        ]
+        shared_prior = identity_prior(level, problems[0], energy, unknowns, log_zoom_sigma)
+        return fit_joint(frames, starts, begin, shared_prior, settings, most)
+
     if not is_warm:
-        coarse = model.coarse
-        few = replace(begin, shape=begin.shape[: coarse.rig.num_shapes])
-        found = _fit(
-            coarse,
-            problems,
-            starts,
-            energy,
-            replace(solver, tolerance=_COARSE_TOLERANCE),
-            _COARSE_ITERATIONS,
-            unknowns,
-            few,
-            COARSE,
+        count = model.coarse.rig.num_shapes
+        few, settings = replace(begin, shape=begin.shape[:count]), replace(solver, tolerance=_COARSE_TOLERANCE)
+        found = fit(model.coarse, COARSE, few, starts, settings, _COARSE_ITERATIONS)
+        shape = np.concatenate((found.shared.shape, begin.shape[count:]))
+        begin, starts = replace(found.shared, shape=shape), found.states
+    found = fit(model, FINE, begin, starts, solver, max_iterations)
+    return DenseFit(found.states, found.shared.shape, found.shared.log_zoom, found.shared.center_shift_px, found)
+
+
+def start_from_lookups(model: DenseModel, problem: DenseProblem) -> FaceState:
+    """Return the neutral mean head in the pose in which most looked-up vertices lie where the map shows them.
+
+    Wrong lookups may well be many, so the pose is found by random sample consensus.
+
+    Raises:
+        InputError: the map shows too few vertices, or they agree on no pose.
+    """
+    lookups, view = problem.lookups, View.of(problem.intrinsics)
+    neutral = np.zeros(NUM_JOINT_ANGLES), np.zeros(model.rig.num_expressions)
+    facing = FaceState(np.eye(3), np.zeros(3), *neutral)
+    posed = model.rig.pose(np.zeros(model.rig.num_shapes), facing.expression, neutral[0], np.eye(3), np.zeros(3))
+    camera = np.array([[view.focal_px[0], 0, view.center_px[0]], [0, view.focal_px[1], view.center_px[1]], [0, 0, 1]])
+    count, found = len(lookups.vertices), False
+    if count >= _MIN_LOOKUPS:
+        cv2.setRNGSeed(0)
+        found, axis_angle, translation, _ = cv2.solvePnPRansac(
+            posed.verts_cam[lookups.vertices],
+            lookups.points_px,
+            camera,
+            np.zeros(4),
+            flags=cv2.SOLVEPNP_SQPNP,
+            reprojectionError=_AGREEING_SHARE * problem.size_px,
+            iterationsCount=_MAX_SAMPLES,
+            confidence=0.9999,
         )
-        rest = begin.shape[coarse.rig.num_shapes :]
-        begin, starts = replace(found.shared, shape=np.concatenate((found.shared.shape, rest))), found.states
-    fit = _fit(model, problems, starts, energy, solver, max_iterations, unknowns, begin, FINE)
-    return DenseFit(fit.states, fit.shared.shape, fit.shared.log_zoom, fit.shared.center_shift_px, fit)
-
-
-def _fit(
-    model: DenseModel,
-    problems: Sequence[DenseProblem],
-    starts: Sequence[FaceState],
-    energy: EnergyConfig,
-    solver: SolverConfig,
-    max_iterations: int,
-    unknowns: Unknowns,
-    start: Shared,
-    detail: Detail,
-) -> JointFit:
-    """Fit at one level of detail."""
-    frames = [
-        frame_problem(model, problem, energy, unknowns, state, detail)
-        for problem, state in zip(problems, starts, strict=True)
-    ]
-    return fit_joint(
-        frames, starts, start, identity_prior(model, problems[0], energy, unknowns), solver, max_iterations
-    )
+    if not found or translation[2, 0] <= 0:
+        raise InputError(
+            f"the texture map shows {count} vertices of the head that agree on no pose; at least {_MIN_LOOKUPS} are "
+            "needed: is it a map of this head's texture coordinates, origin bottom left?"
+        )
+    return replace(facing, rotation=cv2.Rodrigues(axis_angle)[0], translation=translation[:, 0])
 
 
 def frame_problem(
@@ -195,7 +233,7 @@ def frame_problem(
             np.concatenate((lids.upper.barycentric[seen], lids.lower.barycentric[seen])),
         )
         weight = math.sqrt(2 * energy.eye_closure / max(len(seen), 1)) / size
-        terms.append(VectorTerm(build_surface_rig(model.head, both), lids.offset_px[seen], weight))
+        terms.append(VectorTerm(model.point_rig(both), lids.offset_px[seen], weight))
     terms += _state_terms(problem, energy, len(model.lower))
     return FrameProblem(view, tuple(terms), _state_prior(model, energy, unknowns, start))
 
@@ -205,7 +243,7 @@ def _landmark_term(model: DenseModel, evidence: PointEvidence, weight: float, si
     seen = np.flatnonzero(np.isfinite(evidence.points_px).all(axis=1))
     inverse_sigma = math.sqrt(2 * weight / max(len(seen), 1)) / size_px
     whitening = Whitening(evidence.points_px[seen], np.tile(inverse_sigma * np.eye(2), (len(seen), 1, 1)))
-    return LandmarkTerm(build_surface_rig(model.head, evidence.points.take(seen)), whitening, squares)
+    return LandmarkTerm(model.point_rig(evidence.points.take(seen)), whitening, squares)
 
 
 def _state_prior(model: DenseModel, energy: EnergyConfig, unknowns: Unknowns, start: FaceState) -> StatePrior:
@@ -254,20 +292,25 @@ def _state_terms(problem: DenseProblem, energy: EnergyConfig, num_values: int) -
     return terms
 
 
-def identity_prior(model: DenseModel, problem: DenseProblem, energy: EnergyConfig, unknowns: Unknowns) -> SharedPrior:
+def identity_prior(
+    model: DenseModel,
+    problem: DenseProblem,
+    energy: EnergyConfig,
+    unknowns: Unknowns,
+    log_zoom_sigma: float = math.inf,
+) -> SharedPrior:
     """Return the prior of identity and camera: the anchor, the mean head, left-right symmetry, the principal point."""
     num_shapes = model.rig.num_shapes
     anchor = padded(problem.anchor, model.head.num_shape, "anchor")[:num_shapes]
-    precision = (
-        2 * (energy.identity + energy.identity_zero) * np.eye(num_shapes) + 2 * energy.mirror * model.mirror_precision
-    )
-    slope = 2 * energy.identity * anchor - 2 * energy.mirror * model.mirror_slope
+    asymmetry, slope = model.mirror_precision[:num_shapes, :num_shapes], model.mirror_slope[:num_shapes]
+    precision = 2 * (energy.identity + energy.identity_zero) * np.eye(num_shapes) + 2 * energy.mirror * asymmetry
+    slope = 2 * energy.identity * anchor - 2 * energy.mirror * slope
     mean = np.linalg.lstsq(precision, slope, rcond=None)[0] if slope.any() else np.zeros(num_shapes)
     center_sigma = problem.size_px / math.sqrt(2 * energy.principal_point) if energy.principal_point else math.inf
     return SharedPrior(
         precision,
         mean,
-        log_zoom_sigma=math.inf if unknowns.log_focal else 0.0,
+        log_zoom_sigma=log_zoom_sigma if unknowns.log_focal else 0.0,
         center_sigma_px=center_sigma if unknowns.principal_point else 0.0,
         holds_identity=not unknowns.shape,
     )

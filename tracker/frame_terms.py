@@ -142,7 +142,7 @@ class LinearLandmarks:
         return np.column_stack(
             (
                 self.term.by_state,
-                by_shape.reshape(-1, self.person.num_shapes),
+                by_shape.reshape(len(self.term.by_state), self.person.num_shapes),
                 self.term.by_log_focal,
                 self.whitening.matrices.reshape(-1, 2),
             )

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-_INITIAL_DAMPING = 1e-8
-_DAMPING_GROWTH = 30.0
-_MAX_DAMPING = 1e6
+INITIAL_DAMPING = 1e-8
+DAMPING_GROWTH = 30.0
+MAX_DAMPING = 1e6
 
 
 class StopReason(enum.Enum):
@@ -18,6 +18,7 @@ class StopReason(enum.Enum):
     CONVERGED = "no step is expected to lower the energy by more than the tolerance"
     MAX_ITERATIONS = "the largest number of iterations was reached"
     NO_DESCENT = "no step lowered the energy"
+    NO_EVIDENCE = "nothing was seen, so the start was kept"
 
 
 class HasEnergy(Protocol):
@@ -60,16 +61,16 @@ def minimize(
         tolerance: stop when a step should save less than this share of the energy.
         max_iterations: stop after so many steps, taken or refused.
     """
-    point, linear, damping = start, linearize(start), _INITIAL_DAMPING
+    point, linear, damping = start, linearize(start), INITIAL_DAMPING
     for iteration in range(1, max_iterations + 1):
         candidate, expected_gain = propose(point, linear, damping)
         if expected_gain < tolerance * linear.energy:
             return Minimum(point, linear, iteration, StopReason.CONVERGED)
         proposed = linearize(candidate)
         if proposed.energy < linear.energy:
-            point, linear, damping = candidate, proposed, max(damping / _DAMPING_GROWTH, _INITIAL_DAMPING)
+            point, linear, damping = candidate, proposed, max(damping / DAMPING_GROWTH, INITIAL_DAMPING)
             continue
-        damping *= _DAMPING_GROWTH
-        if damping > _MAX_DAMPING:
+        damping *= DAMPING_GROWTH
+        if damping > MAX_DAMPING:
             return Minimum(point, linear, iteration, StopReason.NO_DESCENT)
     return Minimum(point, linear, max_iterations, StopReason.MAX_ITERATIONS)
