@@ -23,6 +23,7 @@ import torch
 
 import flame
 from flame.camera import Intrinsics
+from flame.closest_point import ClosestPoint
 from flame.errors import InputError, UserError
 from flame.landmarks import LandmarkEmbedding, embedding_path, read_embedding, write_embedding
 from flame.loading import load_head
@@ -30,7 +31,6 @@ from flame.model import HeadModel
 from flame.rotation import matrix_from_axis_angle
 from flame.shading import Lighting
 from flame.surface import SurfacePoints
-from priors.closest_point import ClosestPoint
 from priors.evidence import FaceRegion
 from priors.face_landmarker import FaceLandmarker
 from priors.landmark_topology import LEFT_IRIS, NUM_LANDMARKS, NUM_MESH_LANDMARKS, RIGHT_IRIS, landmark_topology
@@ -176,7 +176,7 @@ def _consensus(
     allowed = np.flatnonzero(~hidden[painted.faces].any(axis=1))
     closest = ClosestPoint(painted.template, painted.faces, allowed)
     middle[mirror == np.arange(NUM_MESH_LANDMARKS), 0] = 0.0
-    mesh = closest(middle)
+    mesh = closest(middle).surface
     mesh = _symmetric(mesh, mirror, closest, head)
     left = _iris_points(painted, 0)
     right = _iris_points(painted, 1)
@@ -196,7 +196,7 @@ def _symmetric(points: SurfacePoints, mirror: np.ndarray, closest: ClosestPoint,
     place = points.on(template, faces)
     for _ in range(_MIDDLE_STEPS):
         # Going back and forth between surface and plane of symmetry ends where they meet.
-        moved = closest(place[in_middle] * (0.0, 1.0, 1.0))
+        moved = closest(place[in_middle] * (0.0, 1.0, 1.0)).surface
         points.triangles[in_middle], points.barycentric[in_middle] = moved.triangles, moved.barycentric
         place = points.on(template, faces)
     partner = np.arange(len(mirror))
@@ -204,7 +204,7 @@ def _symmetric(points: SurfacePoints, mirror: np.ndarray, closest: ClosestPoint,
     triangles, barycentric = points.triangles.copy(), points.barycentric.copy()
     vertex_mirror = head.topology.mirror if head.topology is not None else None
     if vertex_mirror is None:
-        moved = closest(place[mirror] * (-1.0, 1.0, 1.0))
+        moved = closest(place[mirror] * (-1.0, 1.0, 1.0)).surface
         triangles[left], barycentric[left] = moved.triangles[left], moved.barycentric[left]
         return SurfacePoints(triangles, barycentric)
     by_corners = {tuple(sorted(face)): index for index, face in enumerate(faces.tolist())}
@@ -213,7 +213,7 @@ def _symmetric(points: SurfacePoints, mirror: np.ndarray, closest: ClosestPoint,
         corners = vertex_mirror[faces[points.triangles[other]]]
         face = by_corners.get(tuple(sorted(corners.tolist())))
         if face is None:
-            moved = closest(place[[other]] * (-1.0, 1.0, 1.0))
+            moved = closest(place[[other]] * (-1.0, 1.0, 1.0)).surface
             triangles[landmark], barycentric[landmark] = moved.triangles[0], moved.barycentric[0]
             continue
         order = [corners.tolist().index(vertex) for vertex in faces[face].tolist()]
@@ -233,7 +233,7 @@ def _iris_points(painted: PaintedHead, eye: int) -> SurfacePoints:
     directions = np.array(
         ((0.0, 0.0, 1.0), (sine, 0.0, cosine), (0.0, sine, cosine), (-sine, 0.0, cosine), (0.0, -sine, cosine))
     )
-    return ClosestPoint(painted.template, painted.faces, triangles)(center + radius * directions)
+    return ClosestPoint(painted.template, painted.faces, triangles)(center + radius * directions).surface
 
 
 def load_embedding(head: HeadModel) -> LandmarkEmbedding:

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from flame.closest_point import Closest, closest_on_mesh
 from flame.commons.mesh import rigid_motion, vertex_normals
-from flame.commons.proximity import Closest, closest_on_mesh
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from flame.closest_point import closest_on_mesh
 from flame.commons.asset import quantise
 from flame.commons.fitting import FitOptions, LinearHead, find_start, fit_scan
 from flame.commons.kernels import REFLECT
 from flame.commons.mesh import boundary_vertices, rigid_motion
-from flame.commons.proximity import closest_on_mesh
 from flame.errors import InputError
 
 POPULATION_FILE = Path(__file__).with_name("population.npz")

@@ -11,6 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from flame import AssetMissingError, HeadModel, InputError, load_head
+from flame.closest_point import closest_on_mesh
 from flame.commons import build, report
 from flame.commons.asset import quantise
 from flame.commons.coherence import remove_rigid
@@ -18,7 +19,6 @@ from flame.commons.fitting import FitOptions, find_start, fit_scan
 from flame.commons.kernels import REFLECT, carrier, low_rank_factors
 from flame.commons.mesh import rigid_motion
 from flame.commons.population import held_out, load_population, read_faces
-from flame.commons.proximity import closest_on_mesh
 from flame.commons.report import linear_head, read_scan
 from flame.commons.sources import load_source
 

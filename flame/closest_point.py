@@ -1,4 +1,4 @@
-"""Exact closest points on a triangle mesh, by the triangles around the nearest vertices."""
+"""Closest points on a triangle mesh: exact for each of the triangles that are near, compiled."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numba
 import numpy as np
 from scipy.spatial import KDTree
 
-NEIGHBOURS = 6
-"""How many of the nearest triangle centres and corners are tried."""
+from flame.surface import SurfacePoints
+
+_CANDIDATES = 24
+"""How many of the points that stand for triangles are tried."""
 
 
 @dataclass(frozen=True)
 class Closest:
-    """Hold the closest surface point of each query."""
+    """Hold the closest surface point of each of N queries."""
 
     triangle: np.ndarray
     """Triangle index, int64 (N,)."""
@@ -25,29 +27,48 @@ class Closest:
     distance: np.ndarray
     """Distance to it (N,)."""
 
+    @property
+    def surface(self) -> SurfacePoints:
+        """Return the points as points of the surface, without their places."""
+        return SurfacePoints(self.triangle, self.barycentric)
 
-def closest_on_mesh(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> Closest:
-    """Return the closest point on the mesh (V, 3), (F, 3) for each query point (N, 3).
 
-    Exact as long as the closest triangle is among those whose centre or corner is nearest, which holds for meshes
+class ClosestPoint:
+    """Answer which surface point of some triangles of a mesh lies closest to given points.
+
+    Exact as long as the closest triangle is among those whose centre, corner or edge is nearest, which holds for meshes
     without very long triangles.
     """
-    corners = vertices[faces]
-    # Centre, corners and edge middles stand for a triangle, so that long triangles are found too.
-    stand_ins = np.concatenate(
-        (
-            corners.mean(axis=1),
+
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray, triangles: np.ndarray | None = None) -> None:
+        """Prepare a search among ``triangles`` (all by default) of a mesh with vertices (V, 3) and faces (F, 3)."""
+        self.vertices = np.asarray(vertices, dtype=np.float64)
+        self.faces = np.asarray(faces)
+        self._triangles = np.arange(len(faces)) if triangles is None else np.asarray(triangles)
+        self._corners = np.ascontiguousarray(self.vertices[self.faces[self._triangles]])
+        corners, middle = self._corners, self._corners.mean(axis=1)
+        # Centre, edge middles and points towards the corners stand for a triangle, so that long triangles are found.
+        stand_ins = (
+            middle,
             *(0.5 * (corners[:, i] + corners[:, (i + 1) % 3]) for i in range(3)),
-            *((corners.mean(axis=1) + corners[:, i]) / 2 for i in range(3)),
+            *((middle + corners[:, i]) / 2 for i in range(3)),
         )
-    )
-    _, nearest = KDTree(stand_ins).query(points, k=min(4 * NEIGHBOURS, len(stand_ins)))
-    candidates = nearest % len(faces)
-    triangle, barycentric = _best_of(
-        np.ascontiguousarray(points, np.float64), np.ascontiguousarray(corners, np.float64), candidates
-    )
-    point = np.einsum("nk,nkc->nc", barycentric, corners[triangle])
-    return Closest(triangle, barycentric, point, np.linalg.norm(points - point, axis=1))
+        self._tree = KDTree(np.concatenate(stand_ins))
+
+    def __call__(self, points: np.ndarray) -> Closest:
+        """Return the closest surface points of points (N, 3)."""
+        points = np.ascontiguousarray(points, dtype=np.float64)
+        _, nearest = self._tree.query(points, k=min(_CANDIDATES, self._tree.n))
+        candidates = np.asarray(nearest).reshape(len(points), -1) % len(self._triangles)
+        triangle, barycentric = _best_of(points, self._corners, candidates)
+        point = np.einsum("nk,nkc->nc", barycentric, self._corners[triangle])
+        distance = np.linalg.norm(points - point, axis=1)
+        return Closest(self._triangles[triangle].astype(np.int64), barycentric, point, distance)
+
+
+def closest_on_mesh(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> Closest:
+    """Return the closest point on the mesh (V, 3), (F, 3) for each query point (N, 3); see `ClosestPoint`."""
+    return ClosestPoint(vertices, faces)(points)
 
 
 @numba.njit(cache=True)
