@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from configs import load_preset
+from tracker.camera_guess import guess_camera
 from tracker.clip import Span, Toolkit, identify, load_toolkit, probe, scout
 
 
 def half_identities(path: Path, toolkit: Toolkit) -> list[np.ndarray]:
     """Return the neutral vertices (V, 3), metres, that each half of a clip gives; none for a half without a face."""
     info = probe(path)
+    camera = guess_camera(info, toolkit.model.config.regularization)
     middle_seconds = info.duration_seconds / 2
     heads = []
     for span in (Span(None, middle_seconds), Span(middle_seconds, None)):
-        people = identify(toolkit, scout(toolkit, info, span, 1, None), focal_is_known=False)
+        people = identify(toolkit, scout(toolkit, info, span, 1, camera), camera.freedom)
         if people:
             basis = toolkit.head.shape_basis.numpy().astype(np.float64)
             heads.append(toolkit.head.template.numpy() + basis @ people[0].shape)

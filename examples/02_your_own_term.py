@@ -45,7 +45,7 @@ def main() -> None:
         image = next(iter(source)).image
     evidence = toolkit.prior.search(image)[0]
     view = View.of(Intrinsics.from_fov(45.0, image.shape[1], image.shape[0]))
-    person = solve_person(toolkit.model, [Glimpse(evidence, 0.0, view)], focal_is_known=True)
+    person = solve_person(toolkit.model, [Glimpse(evidence, 0.0, view)])
     rig = toolkit.model.rig.with_shape(person.shape)
     problem = (rig, whiten(evidence, config.solver.sigma_scale), initial_state(rig, evidence, view))
     symmetric = symmetric_face(toolkit.head.expression_names or (), sigma=0.02)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 
+import cv2
 import numpy as np
 
 from priors.evidence import FaceRegion
@@ -15,6 +17,8 @@ _TURNS_RAD = (math.pi / 2, -math.pi / 2, math.pi)
 """The detectors themselves find heads rolled by up to about 50 degrees."""
 _PART_SHARE = 0.6
 _PARTS_ALONG, _PARTS_ACROSS = 3, 2
+_BORDER_SHARE = 0.4
+"""Black border, share of the shorter side, with which faces are searched that are larger than the image."""
 
 
 class FaceSearch:
@@ -28,7 +32,8 @@ class FaceSearch:
         """
         self.short_range = FaceDetector(SHORT_RANGE)
         self.full_range = FaceDetector(FULL_RANGE)
-        self._part = -1
+        # Every thread goes round the parts on its own, so that what one sees does not depend on what others do.
+        self._round = threading.local()
 
     def whole(self, image: np.ndarray) -> list[FaceRegion]:
         """Return candidates, best first, in the whole image, uint8 (height, width, 3)."""
@@ -38,6 +43,13 @@ class FaceSearch:
         """Return candidates in the image turned on its sides and head."""
         return [region for roll_rad in _TURNS_RAD for region in self._detect(image, roll_rad=roll_rad)]
 
+    def larger(self, image: np.ndarray) -> list[FaceRegion]:
+        """Return candidates that reach beyond the image, which the detectors miss without a border around it."""
+        border = round(_BORDER_SHARE * min(image.shape[:2]))
+        framed = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        found = self.short_range(framed, min_score=_MIN_SCORE) + self.full_range(framed, min_score=_MIN_SCORE)
+        return [_moved(detection, -border, -border).region for detection in distinct(found)]
+
     def all_parts(self, image: np.ndarray) -> list[FaceRegion]:
         """Return candidates in enlarged overlapping parts, so that faces too small for the whole image are seen."""
         found = [detection for corner in self._corners(image) for detection in self._detect_in_part(image, *corner)]
@@ -46,8 +58,8 @@ class FaceSearch:
     def next_part(self, image: np.ndarray) -> list[FaceRegion]:
         """Return candidates in one enlarged part of the image, the next one at each call."""
         corners = self._corners(image)
-        self._part = (self._part + 1) % len(corners)
-        return [detection.region for detection in distinct(self._detect_in_part(image, *corners[self._part]))]
+        self._round.part = (getattr(self._round, "part", -1) + 1) % len(corners)
+        return [detection.region for detection in distinct(self._detect_in_part(image, *corners[self._round.part]))]
 
     def _detect(self, image: np.ndarray, *, roll_rad: float = 0.0) -> list[FaceRegion]:
         found = self.short_range(image, roll_rad=roll_rad, min_score=_MIN_SCORE)

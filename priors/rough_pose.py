@@ -23,6 +23,11 @@ class RoughPose:
     residual_m: float
     """Root mean square distance of the landmarks from the copy, metres on the head."""
 
+    @property
+    def turn_rad(self) -> float:
+        """Return the angle between where the face looks and the direction to the camera, radians, 0 to pi."""
+        return math.acos(max(-1.0, min(1.0, math.cos(self.yaw_rad) * math.cos(self.pitch_rad))))
+
 
 class PoseEstimator:
     """Fit a similarity between the landmarks and their places on a head."""

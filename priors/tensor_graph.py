@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ node {{ calculator: "ConcatenateFloatVectorCalculator" {joined_streams} output_s
 
 
 class TensorGraph:
-    """Hold one network, ready to run; not to be shared between threads."""
+    """Hold one network, ready to run; threads that share it take turns."""
 
     def __init__(self, model: str, size_px: int, num_outputs: int, value_range: tuple[float, float]) -> None:
         """Load a network.
@@ -62,6 +63,7 @@ class TensorGraph:
             AssetMissingError: when the installed MediaPipe wheel does not carry the network.
         """
         self.size_px = size_px
+        self._turn = threading.Lock()
         with quiet_native_logs():
             # MediaPipe takes half a second to import and must not be paid for by those who only load a head.
             from mediapipe.python import packet_creator, packet_getter
@@ -83,11 +85,12 @@ class TensorGraph:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Run the network on an RGB image, uint8 (size_px, size_px, 3); all outputs one after another, float32 (n,)."""
-        self._timestamp += 1
         packet = self._create_image(image_format=self._image_format, data=np.ascontiguousarray(image))
-        self._graph.add_packet_to_input_stream("image", packet.at(self._timestamp))
-        self._graph.wait_until_idle()
-        return self._numbers
+        with self._turn:
+            self._timestamp += 1
+            self._graph.add_packet_to_input_stream("image", packet.at(self._timestamp))
+            self._graph.wait_until_idle()
+            return self._numbers
 
 
 def _graph_config(model: str, num_outputs: int, value_range: tuple[float, float]) -> str:

@@ -15,6 +15,7 @@ from configs import load_preset
 from configs.schema import Config
 from flame.errors import InputError, UserError
 from flame.rasterizer import check_backend
+from tracker.camera_guess import CameraGuess, GivenCamera, common_freedom, guess_camera
 from tracker.clip import (
     Observation,
     Span,
@@ -55,7 +56,11 @@ class Options:
     max_frames: int | None = None
     """Stop after so many frames."""
     fov_degrees: float | None = None
-    """Field of view along the longer image side; found from the clip when not given."""
+    """Field of view along the longer image side; from EXIF, or else found from the clip, when not given."""
+    focal_px: float | None = None
+    """The same as a focal length in pixels; give one of the two."""
+    principal_point_px: tuple[float, float] | None = None
+    """Where the optical axis meets the image, pixels from its top left corner; the image's centre when not given."""
     overlay: bool = True
     """Write the overlay video when there is an output folder."""
     panels: bool = False
@@ -77,8 +82,7 @@ class Options:
             raise InputError(f"--same-person and --faces {self.faces} contradict each other; use --faces 1.")
         if self.panels and not self.overlay:
             raise InputError("--panels and --no-overlay contradict each other; leave one out.")
-        if self.fov_degrees is not None and not 1 <= self.fov_degrees <= 170:
-            raise InputError(f"--fov {self.fov_degrees:g}: it must be from 1 to 170 degrees.")
+        GivenCamera(self.fov_degrees, self.focal_px, self.principal_point_px)
         check_range(self.start_seconds, self.end_seconds, self.max_frames)
         check_backend(self.device)
 
@@ -86,6 +90,11 @@ class Options:
     def span(self) -> Span:
         """Return the frames to read."""
         return Span(self.start_seconds, self.end_seconds, self.max_frames)
+
+    def camera(self, info: SourceInfo) -> CameraGuess:
+        """Return the camera that a source is expected to have."""
+        given = GivenCamera(self.fov_degrees, self.focal_px, self.principal_point_px)
+        return guess_camera(info, self.config.regularization, given)
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,7 @@ def _handing_over(path: str | Path, on_error: OnError | None) -> Iterator[None]:
 
 def _scout(toolkit: Toolkit, info: SourceInfo, options: Options) -> list[list[Glimpse]]:
     """Look at a few frames of one input."""
-    return scout(toolkit, info, options.span, options.faces, options.fov_degrees)
+    return scout(toolkit, info, options.span, options.faces, options.camera(info))
 
 
 def _with_one_identity(
@@ -213,7 +222,8 @@ def _with_one_identity(
         with _handing_over(job.info.path, on_error):
             scouted.append((job, _scout(toolkit, job.info, options)))
     together = [glimpse for _, people in scouted for glimpses in people for glimpse in glimpses]
-    people = identify(toolkit, [together] if together else [], focal_is_known=options.fov_degrees is not None)
+    freedom = common_freedom([options.camera(job.info) for job, _ in scouted])
+    people = identify(toolkit, [together] if together else [], freedom)
     return [replace(job, seen=seen, people=people) for job, seen in scouted]
 
 
@@ -221,21 +231,22 @@ def _identities(toolkit: Toolkit, job: _Job, seen: Sequence[Sequence[Glimpse]], 
     """Return who is in an input, unless that is known already."""
     if job.people is not None:
         return job.people
-    return identify(toolkit, seen, focal_is_known=options.fov_degrees is not None)
+    return identify(toolkit, seen, options.camera(job.info).freedom)
 
 
 def _track_clip(toolkit: Toolkit, job: _Job, options: Options, on_frame: OnFrame | None) -> Track:
     """Track one input: watch it in the background, find out meanwhile who is in it, then solve frame by frame."""
     started = time.perf_counter()
     info = job.info
-    seen = _scout(toolkit, info, options) if job.seen is None else job.seen
     is_complete = False
     problems: tuple[str, ...] = ()
     with (
         options.span.open(info.path) as source,
-        contextlib.closing(Observation(source, toolkit, seen)) as observation,
+        contextlib.closing(Observation(source, toolkit, options.faces)) as observation,
     ):
-        players = cast(toolkit, info, _identities(toolkit, job, seen, options), options.fov_degrees)
+        seen = _scout(toolkit, info, options) if job.seen is None else job.seen
+        observation.tell(seen)
+        players = cast(toolkit, _identities(toolkit, job, seen, options), options.camera(info))
         recorder = Recorder(toolkit.head_name, toolkit.head, players.people, players.intrinsics)
 
         def result() -> Track:

@@ -170,6 +170,7 @@ def describe(
             "start_offset_seconds": info.start_offset_seconds,
             "problems": list(problems),
         },
+        "camera": cast.camera.describe(cast.intrinsics),
         "people": [
             {
                 "num_keyframes": person.num_keyframes,

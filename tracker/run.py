@@ -75,6 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--end", type=float, metavar="S", help="stop before this time, seconds")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after so many frames")
     parser.add_argument("--fov", type=float, metavar="DEG", help="field of view along the longer side, if known")
+    parser.add_argument("--focal", type=float, metavar="PX", help="the same as a focal length in pixels")
+    parser.add_argument(
+        "--principal-point", type=_point, metavar="X,Y", help="optical centre, pixels (default: the image's centre)"
+    )
     parser.add_argument("--no-overlay", action="store_true", help="write parameters only")
     parser.add_argument("--panels", action="store_true", help="overlay: input, normals, vertices, overlay, mesh")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where dense maps are drawn")
@@ -83,6 +87,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of a preset"
     )
     return parser
+
+
+def _point(text: str) -> tuple[float, float]:
+    """Read a place in the image, ``X,Y``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no pair of numbers.
+    """
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y in pixels, e.g. 960,540") from error
+    return x, y
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,6 +172,8 @@ def _run(arguments: argparse.Namespace, report: _Report) -> int:
         end_seconds=arguments.end,
         max_frames=arguments.max_frames,
         fov_degrees=arguments.fov,
+        focal_px=arguments.focal,
+        principal_point_px=arguments.principal_point,
         overlay=not arguments.no_overlay,
         panels=arguments.panels,
         device=arguments.device,

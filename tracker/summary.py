@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,17 @@ def expected_frames(progress: Progress, options: Options) -> int | None:
     return min((count for count in (num_frames, span.max_frames) if count is not None), default=None)
 
 
+def _camera(camera: dict[str, Any]) -> str:
+    """Say which camera was used, and how it came to be known."""
+    origin = {
+        "given": "given",
+        "EXIF": "from EXIF",
+        "solved": "estimated around what is usual; give --fov if you know it",
+        "expected": "assumed",
+    }[camera["focal_from"]]
+    return f"field of view {camera['fov_degrees']:.1f} degrees ({origin})"
+
+
 def summary(track: Track, folder: Path | None, seconds: float) -> str:
     """Return the closing lines of one input: frames, tracked, residual, speed, files, and what was wrong with it."""
     lines = [f"{track.info['source']['path']}"]
@@ -36,7 +47,9 @@ def summary(track: Track, folder: Path | None, seconds: float) -> str:
         counts = ", ".join(f"{count} {label}" for label, count in track.status_counts(person).items() if count)
         residual = f"; residual {np.median(percent):.2f} % of the eye distance" if good.any() else ""
         lines.append(f"  person {person}  tracked in {good.sum()} of {len(track)} frames ({counts}){residual}")
-    if not track.is_tracked.any():
+    if track.is_tracked.any():
+        lines.append(f"  camera    {_camera(track.info['camera'])}")
+    else:
         lines.append("  no face was found in any frame")
     lines.extend(f"  note      {problem}" for problem in track.info["source"]["problems"])
     if folder is not None:

@@ -45,8 +45,8 @@ def test_focal_length_from_exif(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif.get_ifd(EXIF_IFD)[FOCAL_35MM] = 52
     Image.fromarray(picture(0)).save(tmp_path / "photo.jpg", exif=exif)
-    assert open_source(tmp_path / "photo.jpg").info.focal_35mm == 52.0
-    assert open_source(save(tmp_path / "plain.jpg", picture(0))).info.focal_35mm is None
+    assert open_source(tmp_path / "photo.jpg").info.focal_px == pytest.approx(52 * np.hypot(64, 48) / np.hypot(36, 24))
+    assert open_source(save(tmp_path / "plain.jpg", picture(0))).info.focal_px is None
 
 
 def test_an_image_is_one_frame_without_time(tmp_path: Path) -> None:

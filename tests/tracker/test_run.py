@@ -43,7 +43,8 @@ def test_a_video_gives_parameters_and_an_overlay(cli, face_clip, tmp_path):
     assert lines[0] == str(face_clip)
     assert lines[1].startswith("  frames    16 in ") and "frames/s" in lines[1]
     assert lines[2].startswith("  person 0  tracked in 16 of 16 frames (16 ok); residual ")
-    assert lines[3] == "  files     out/: track.npz, track.json, overlay.mp4" and len(lines) == 4
+    assert lines[3].startswith("  camera    field of view ") and "(estimated around what is usual" in lines[3]
+    assert lines[4] == "  files     out/: track.npz, track.json, overlay.mp4" and len(lines) == 5
     assert names(tmp_path / "out") == RESULTS
     header = json.loads((tmp_path / "out" / "track.json").read_text())
     assert header["is_complete"] is True and len(header["source"]["sha256"]) == 64
@@ -318,7 +319,7 @@ def test_the_help_names_every_option():
     text = build_parser().format_help()
     for option in Options.__dataclass_fields__:
         word = {"config": "preset", "overlay": "no-overlay", "start_seconds": "start", "end_seconds": "end"}.get(option)
-        assert f"--{word or option.removesuffix('_degrees').replace('_', '-')}" in text
+        assert f"--{word or option.removesuffix('_degrees').removesuffix('_px').replace('_', '-')}" in text
 
 
 def test_a_run_of_its_own_says_nothing_but_the_summary(face_clip, tmp_path):
@@ -327,7 +328,7 @@ def test_a_run_of_its_own_says_nothing_but_the_summary(face_clip, tmp_path):
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 4 and "  files     " in done.stdout
+    assert len(done.stdout.splitlines()) == 5 and "  files     " in done.stdout
 
 
 def test_a_reader_that_has_left_stops_nothing(face_clip, tmp_path):

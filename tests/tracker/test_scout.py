@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,7 +17,8 @@ from priors.evidence import FaceEvidence, FaceRegion
 from tests.tracker.face_clips import portrait, wall
 from tests.tracker.scripted_faces import FACING, VIEW, evidence_of, pose
 from tracker import clip
-from tracker.clip import Span, cast, identify, probe, scout
+from tracker.camera_guess import CameraFreedom, GivenCamera, guess_camera
+from tracker.clip import Span, Toolkit, cast, identify, probe, scout
 from tracker.scout import (
     Glimpse,
     choose_keyframes,
@@ -45,6 +47,12 @@ def seen_at(x: float, y: float = 0.0, size: float = 100.0, seconds: float = 0.0)
     return Glimpse(FaceEvidence(nothing, nothing, nothing, 1.0, 1.0, region, np.zeros(0)), seconds, VIEW)
 
 
+def look(toolkit: Toolkit, path: Path, span: Span | None = None, max_people: int = 1) -> list[list[Glimpse]]:
+    """Scout a source whose camera nobody knows."""
+    info = probe(path)
+    return scout(toolkit, info, span or Span(), max_people, guess_camera(info, Config().regularization))
+
+
 def columns(people: list[list[Glimpse]]) -> list[list[float]]:
     return [[glimpse.evidence.region.center_px[0] for glimpse in person] for person in people]
 
@@ -64,8 +72,8 @@ def test_a_range_of_frames_is_scouted_inside_only(toolkit, face_clip, monkeypatc
     asked = []
     real = clip.read_frames_at
     monkeypatch.setattr(clip, "read_frames_at", lambda info, seconds: asked.extend(seconds) or real(info, seconds))
-    scout(toolkit, probe(face_clip), Span(start_seconds=0.5, end_seconds=1.0), 1, None)
-    scout(toolkit, probe(face_clip), Span(start_seconds=0.5, max_frames=3), 1, None)
+    look(toolkit, face_clip, Span(start_seconds=0.5, end_seconds=1.0))
+    look(toolkit, face_clip, Span(start_seconds=0.5, max_frames=3))
     assert asked and all(0.5 <= seconds < 1.0 for seconds in asked) and asked[-1] < 0.75
 
 
@@ -185,7 +193,7 @@ def test_an_identity_comes_back(model):
     turns = [(0, 0, 0), (0, 0.5, 0), (0, -0.5, 0), (0.3, 0, 0), (-0.3, 0.2, 0.1)]
     states = [pose(truth, turn, jaw_rad=0.1 * index) for index, turn in enumerate(turns)]
     glimpses = [Glimpse(evidence_of(truth, state, noise_px=0.3), 0.0, VIEW) for state in states]
-    person = solve_person(model, glimpses, focal_is_known=True)
+    person = solve_person(model, glimpses)
     assert person.log_zoom == pytest.approx(0, abs=1e-9) and person.num_keyframes == 5
     assert person.residual_percent < 1.5
 
@@ -203,11 +211,13 @@ def shape_error(found: SurfaceRig, truth: SurfaceRig) -> float:
 
 def test_a_known_focal_length_stays(model):
     glimpses = [Glimpse(evidence_of(model.rig, pose(model.rig, (0, turn, 0))), 0.0, VIEW) for turn in (0.0, 0.4)]
-    assert solve_person(model, glimpses, focal_is_known=True).log_zoom == pytest.approx(0, abs=1e-9)
+    assert solve_person(model, glimpses).log_zoom == pytest.approx(0, abs=1e-9)
 
 
 def test_one_glimpse_is_enough_for_a_person(model):
-    person = solve_person(model, [Glimpse(evidence_of(model.rig, pose(model.rig)), 0.0, VIEW)], focal_is_known=False)
+    person = solve_person(
+        model, [Glimpse(evidence_of(model.rig, pose(model.rig)), 0.0, VIEW)], CameraFreedom(0.05, 0.0)
+    )
     assert person.num_keyframes == 1 and np.isfinite(person.shape).all()
 
 
@@ -220,12 +230,13 @@ def test_the_camera_of_the_first_person_serves_all(toolkit, model):
         ]
         for x in (-0.1, 0.1)
     ]
-    first, second = identify(toolkit, people, focal_is_known=False)
+    first, second = identify(toolkit, people, CameraFreedom(0.05, 0.0))
     assert first.log_zoom > 0 and second.log_zoom == pytest.approx(0, abs=1e-9)
 
 
 def test_nobody_is_an_average_person(toolkit, model, face_clip):
-    people = cast(toolkit, probe(face_clip), (), 40.0)
+    camera = guess_camera(probe(face_clip), Config().regularization, GivenCamera(fov_degrees=40.0))
+    people = cast(toolkit, (), camera)
     assert len(people.people) == 1
     assert not people.people[0].shape.any() and people.people[0].num_keyframes == 0
     assert nobody(model).shape.shape == (toolkit.head.num_shape,)
@@ -239,9 +250,9 @@ def test_scouting_a_folder_and_an_image(toolkit, tmp_path):
     (tmp_path / "frames").mkdir()
     for index in range(3):
         cv2.imwrite(str(tmp_path / "frames" / f"{index}.png"), portrait(index)[..., ::-1])
-    people = scout(toolkit, probe(tmp_path / "frames"), Span(), 1, None)
+    people = look(toolkit, tmp_path / "frames")
     assert len(people) == 1 and len(people[0]) == 1
-    people = scout(toolkit, probe(tmp_path / "frames" / "0.png"), Span(), 3, None)
+    people = look(toolkit, tmp_path / "frames" / "0.png", max_people=3)
     assert len(people) == 1 and people[0][0].pts_seconds == 0
     cv2.imwrite(str(tmp_path / "wall.png"), wall())
-    assert scout(toolkit, probe(tmp_path / "wall.png"), Span(), 1, None) == []
+    assert look(toolkit, tmp_path / "wall.png") == []

@@ -11,13 +11,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flame.errors import InputError
 from tracker.frames.colors import over_white
+from tracker.frames.exif import focal_px_of
 from tracker.frames.types import SourceInfo
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 FOLDER_FRAME_RATE = Fraction(30)
 _UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".cr2", ".nef", ".arw", ".dng"})
 _SNIFFED_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-_EXIF_ORIENTATION, _EXIF_IFD, _EXIF_FOCAL_35MM = 0x0112, 0x8769, 0xA405
+_EXIF_ORIENTATION = 0x0112
 _TURNS_BY_EXIF = {1: (0, False), 2: (0, True), 3: (180, False), 4: (180, True)}
 _TURNS_BY_EXIF |= {5: (90, True), 6: (90, False), 7: (270, True), 8: (270, False)}
 _READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -105,8 +106,8 @@ def probe_image(path: Path) -> SourceInfo:
     height, width = read_image(path).shape[:2]
     with Image.open(path) as image:
         exif, codec = image.getexif(), (image.format or "").lower()
+        focal_px = focal_px_of(exif, *image.size)
     turn, is_mirrored = _TURNS_BY_EXIF.get(exif.get(_EXIF_ORIENTATION, 1), (0, False))
-    focal_35mm = exif.get_ifd(_EXIF_IFD).get(_EXIF_FOCAL_35MM)
     return SourceInfo(
         path=path,
         kind="image",
@@ -118,7 +119,7 @@ def probe_image(path: Path) -> SourceInfo:
         rotation_degrees=turn,
         is_mirrored=is_mirrored,
         codec=codec,
-        focal_35mm=float(focal_35mm) if focal_35mm else None,
+        focal_px=focal_px,
         image_paths=(path,),
     )
 
@@ -154,7 +155,7 @@ def probe_folder(folder: Path) -> SourceInfo:
         duration_seconds=len(paths) / float(FOLDER_FRAME_RATE),
         time_base=1 / FOLDER_FRAME_RATE,
         codec=first.codec,
-        focal_35mm=first.focal_35mm,
+        focal_px=first.focal_px,
         image_paths=paths,
     )
 

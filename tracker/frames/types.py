@@ -79,8 +79,8 @@ class SourceInfo:
     """Curve of the stored signal; `pq` and `hlg` are high dynamic range and are tone mapped to the standard range."""
     bit_depth: int = 8
     codec: str = ""
-    focal_35mm: float | None = None
-    """Focal length for a 36 x 24 mm frame, in millimetres, from EXIF; None where it is not told."""
+    focal_px: float | None = None
+    """Focal length in pixels, from EXIF; None where it is not told."""
     image_paths: tuple[Path, ...] = field(default=(), repr=False)
     """Files of a folder in order; empty for a video."""
 
