@@ -103,12 +103,12 @@ class FaceFollower:
 
     def _search_is_due(self, pts_seconds: float) -> bool:
         """Return whether to look for missing people thoroughly: at intervals, and where one was scouted."""
+        pause_seconds = self._config.search_seconds * min(2 ** max(self._num_vain_searches - 1, 0), _MAX_PAUSE_FACTOR)
+        if pts_seconds - self._last_search_seconds >= pause_seconds:
+            return True
         missing = [slot for slot in self._slots if slot.region is None]
         scouted_seconds = [anchor.pts_seconds for slot in missing for anchor in slot.anchors]
-        if any(self._observed_seconds < seconds <= pts_seconds for seconds in scouted_seconds):
-            return True
-        pause_seconds = self._config.search_seconds * min(2 ** max(self._num_vain_searches - 1, 0), _MAX_PAUSE_FACTOR)
-        return pts_seconds - self._last_search_seconds >= pause_seconds
+        return any(self._observed_seconds < seconds <= pts_seconds for seconds in scouted_seconds)
 
     def _search(self, image: np.ndarray, pts_seconds: float, found: dict[int, Sighting], *, is_thorough: bool) -> None:
         """Look for missing people in the whole frame and assign who was found to who was missing."""
@@ -126,6 +126,10 @@ class FaceFollower:
         if not seen:
             return
         self._num_vain_searches = 0
+        if len(missing) == len(seen) == 1:
+            # Nobody to confuse: what scouting says, and may not have said yet, does not matter.
+            found[missing[0]] = Sighting(seen[0], is_continuous=False)
+            return
         costs = np.array(
             [[self._slots[index].distance(evidence.region, pts_seconds) for evidence in seen] for index in missing]
         )

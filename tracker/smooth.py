@@ -1,7 +1,9 @@
-"""Light temporal smoothing with a fixed lag: a local quadratic fit in time, so that peaks keep their height.
+"""Temporal smoothing with a fixed lag: frames come out in order, a few behind those that went in.
 
-The window never crosses a cut, a loss or a frame that was not followed from the one before; weights fall off with time
-(not with frame count), so that variable frame rates are treated right.
+Either the frames of a window are solved together, each by what its evidence says (``WindowSmoother``), or every
+parameter is smoothed by itself, by local quadratic fits (``QuadraticSmoother``). Neither crosses a cut, a loss or a
+frame that was not followed from the one before; both weigh by time, not by frame count, so that variable frame rates
+are treated right.
 """
 
 from __future__ import annotations
@@ -9,18 +11,107 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from configs.schema import SmoothingConfig
+from flame.errors import InputError
 from flame.rotation_kernels import rotation_matrix, small_turn_vector
 from flame.surface import NUM_JOINT_ANGLES
-from tracker.state import FaceState
-from tracker.stream import FaceFrame
+from tracker.motion import Motion
+from tracker.priors import StatePrior
+from tracker.state import NUM_RIGID, FaceState
+from tracker.stream import FaceFrame, FrameQuadratic, smooths_jointly
+from tracker.window_solver import Chain
+
+METHODS = ("window", "quadratic")
+"""Values of ``smoothing.method``."""
+
+_ROUNDS, _NUM_REVISED = 1, 2
+"""Revisions of the active set per frame, and how many of the newest frames they look at."""
 
 
-class FixedLagSmoother:
-    """Smooth one person's frames; frames come out in order, a few behind those that went in."""
+class Smoother(Protocol):
+    """Smooth one person's frames."""
+
+    def push(self, frame: FaceFrame) -> list[FaceFrame]:
+        """Take the next frame; return those that no later frame can change, smoothed, oldest first."""
+        ...
+
+    def flush(self) -> list[FaceFrame]:
+        """Return what is left at the end of the clip."""
+        ...
+
+
+def create_smoother(config: SmoothingConfig, prior: StatePrior, expression_names: Sequence[str] = ()) -> Smoother:
+    """Return the smoother that the configuration asks for, of a face whose parameters have these bounds and names.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    if config.method not in METHODS:
+        raise InputError(f"setting 'smoothing.method' is '{config.method}'; allowed: {', '.join(METHODS)}.")
+    if smooths_jointly(config):
+        return WindowSmoother(Motion.of(config, prior, expression_names), prior, config.max_lag_frames)
+    return QuadraticSmoother(config)
+
+
+class WindowSmoother:
+    """Solve each frame once more, together with its past and a few frames of its future; see ``Chain``.
+
+    The frames' equations are those at the streamed solution; they are not linearised anew, since smoothing moves a face
+    by less than the noise of its evidence.
+    """
+
+    def __init__(self, motion: Motion, prior: StatePrior, max_lag_frames: int) -> None:
+        """Prepare an empty window; the bounds of ``prior`` hold."""
+        self._motion = motion
+        self._prior = prior
+        self._max_lag_frames = max_lag_frames
+        self._chain = Chain()
+        self._window: deque[FaceFrame] = deque()
+
+    def push(self, frame: FaceFrame) -> list[FaceFrame]:
+        """Take the next frame; return those that no later frame can change, smoothed, oldest first."""
+        if frame.state is None or frame.quadratic is None:
+            return [*self.flush(), frame]
+        out = [] if frame.is_continuous else self.flush()
+        self._append(frame, frame.state, frame.quadratic)
+        if len(self._window) > self._max_lag_frames:
+            # A frame stays for several calls, which revise what is at a bound, so each has to do little.
+            out.append(self._moved(self._window.popleft(), self._chain.solve(_ROUNDS, _NUM_REVISED)[0]))
+            self._chain.forget()
+        return out
+
+    def flush(self) -> list[FaceFrame]:
+        """Return what is left at the end of the clip, or before a break."""
+        steps = self._chain.solve()
+        out = [self._moved(frame, step) for frame, step in zip(self._window, steps, strict=True)]
+        self._window.clear()
+        self._chain = Chain()
+        return out
+
+    def _append(self, frame: FaceFrame, state: FaceState, quadratic: FrameQuadratic) -> None:
+        """Add a frame to the chain, tied to the one before."""
+        room = (np.minimum(self._prior.lower - state.values, 0), np.maximum(self._prior.upper - state.values, 0))
+        link = None
+        before = self._window[-1] if self._window else None
+        if before is not None and before.state is not None:
+            still = np.zeros(NUM_RIGID)
+            link = self._motion.link(before.state, state, frame.pts_seconds - before.pts_seconds, (still, still))
+        self._chain.append(quadratic.hessian, quadratic.gradient, room, link)
+        self._window.append(frame)
+
+    def _moved(self, frame: FaceFrame, step: np.ndarray) -> FaceFrame:
+        """Return a frame after its step, without what only the smoother needs."""
+        assert frame.state is not None
+        state = frame.state.step(step[:-NUM_RIGID], self._prior.lower, self._prior.upper)
+        return replace(frame, state=state, quadratic=None)
+
+
+class QuadraticSmoother:
+    """Smooth every parameter by itself: a local quadratic fit in time, so that peaks keep their height."""
 
     def __init__(self, config: SmoothingConfig) -> None:
         """Prepare an empty window."""

@@ -30,6 +30,8 @@ class FrameFit:
     """Distance of every point from where it was seen, float64 (N,), pixels."""
     iterations: int
     reason: StopReason
+    normal: FrameNormal | None = None
+    """The normal equations at the solution; dense fits keep none."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def fit_frame(
         residual_px=np.linalg.norm(found.linear.error_px, axis=1),
         iterations=found.iterations,
         reason=found.reason,
+        normal=found.linear,
     )
 
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from configs.schema import SmoothingConfig
 from flame.camera import Intrinsics
 from flame.surface import SurfaceRig
+from priors.evidence import FaceEvidence
 from tracker.faces import Sighting
+from tracker.priors import StatePrior
 from tracker.scout import FittingModel, Person, initial_state, interocular_px
 from tracker.solver import FrameFit, fit_frame
-from tracker.state import FaceState, View
+from tracker.state import NUM_RIGID, FaceState, View
 from tracker.status import FrameStatus, judge
 from tracker.terms import whiten
 
 _COLD_RESTART_PERCENT = 4.0
 """A warm start that ends with a larger median residual, percent of the interocular distance, is tried again cold."""
+
+
+@dataclass(frozen=True)
+class FrameQuadratic:
+    """Hold a frame's energy near its state, without what ties it to the frame before; D = 18 + E."""
+
+    hessian: np.ndarray
+    """Second derivatives, float64 (D, D)."""
+    gradient: np.ndarray
+    """First derivatives, float64 (D,)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,8 @@ class FaceFrame:
     """Probability that a face is there."""
     iterations: int
     """Solver iterations spent."""
+    quadratic: FrameQuadratic | None = field(default=None, repr=False)
+    """What the frame's own evidence says around the state; only on the way to the smoother."""
 
 
 class PersonStream:
@@ -45,8 +60,10 @@ class PersonStream:
     def __init__(self, person: Person, model: FittingModel, intrinsics: Intrinsics) -> None:
         """Prepare to track a person whose identity is known with a camera that is known."""
         self._rig: SurfaceRig = model.rig.with_shape(person.shape)
+        self._dense = None if model.dense is None else model.dense.of_person(person.shape)
         self._model = model
         self._view = View.of(intrinsics)
+        self._keeps_quadratic = smooths_jointly(model.config.smoothing)
         self._before: FaceFrame | None = None
         self._was_seen = False
 
@@ -73,6 +90,7 @@ class PersonStream:
             interocular_px=eyes_px,
             presence=sighting.evidence.presence,
             iterations=fit.iterations,
+            quadratic=self._quadratic(fit, self._prior(before, pts_seconds)),
         )
         self._before, self._was_seen = frame, True
         return frame
@@ -81,13 +99,46 @@ class PersonStream:
         """Fit from the frame before, or from a neutral face posed on the evidence."""
         evidence, config = sighting.evidence, self._model.config
         assert evidence is not None
-        prior, iterations = self._model.prior, config.solver.max_iterations
         if before is not None and before.state is not None:
-            start = before.state
-            elapsed_seconds = pts_seconds - before.pts_seconds
-            prior = prior.near(start, elapsed_seconds, config.regularization.change_per_second)
-            iterations = config.solver.max_iterations_warm
+            start, iterations = before.state, config.solver.max_iterations_warm
         else:
-            start = initial_state(self._rig, evidence, self._view)
+            start, iterations = initial_state(self._rig, evidence, self._view), config.solver.max_iterations
+        if self._dense is not None:
+            return self._fit_maps(evidence, before, pts_seconds, start, iterations)
         whitening = whiten(evidence, config.solver.sigma_scale)
+        prior = self._prior(before, pts_seconds)
         return fit_frame(self._rig, whitening, start, prior, self._view, config.solver, iterations)
+
+    def _fit_maps(
+        self, evidence: FaceEvidence, before: FaceFrame | None, pts_seconds: float, start: FaceState, iterations: int
+    ) -> FrameFit:
+        """Fit the frame's dense maps; what the residual says is still how far the landmarks are from the head."""
+        assert self._dense is not None
+        state, seconds = (None, 0.0) if before is None else (before.state, pts_seconds - before.pts_seconds)
+        problem = self._dense.fitting.problem(evidence, self._view, state, seconds)
+        fit = self._dense.fit(problem, start, iterations, is_warm=state is not None)
+        posed = self._rig.pose(fit.state.joint_angles, fit.state.expression)
+        points_px = self._view.project(fit.state.points_cam(posed.points_head))
+        return replace(fit, residual_px=np.linalg.norm(points_px - evidence.points_px, axis=1))
+
+    def _prior(self, before: FaceFrame | None, pts_seconds: float) -> StatePrior:
+        """Return what the face is expected to do: in general, or so soon after the frame before."""
+        if before is None or before.state is None:
+            return self._model.prior
+        change_per_second = self._model.config.regularization.change_per_second
+        return self._model.prior.near(before.state, pts_seconds - before.pts_seconds, change_per_second)
+
+    def _quadratic(self, fit: FrameFit, used: StatePrior) -> FrameQuadratic | None:
+        """Take what the frame before has added to a frame's equations out of them again; None where nobody asks."""
+        if fit.normal is None or not self._keeps_quadratic:
+            return None
+        general, values = self._model.prior, fit.state.values
+        hessian, gradient = fit.normal.hessian.copy(), fit.normal.gradient.copy()
+        hessian.flat[NUM_RIGID * (len(gradient) + 1) :: len(gradient) + 1] += general.precision - used.precision
+        gradient[NUM_RIGID:] += general.precision * (values - general.mean) - used.precision * (values - used.mean)
+        return FrameQuadratic(hessian, gradient)
+
+
+def smooths_jointly(config: SmoothingConfig) -> bool:
+    """Return whether the smoother needs the frames' equations."""
+    return config.method == "window" and config.half_width_seconds > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from flame.camera import Intrinsics
 from tests.tracker.face_clips import portrait, wall, write_video
 from tests.tracker.scripted_faces import VIEW, evidence_of, pose
+from tracker.camera_guess import guess_camera
 from tracker.clip import Observation, Span, Toolkit, cast, identify, probe, scout, stream_clip
 from tracker.faces import Sighting
 from tracker.scout import nobody
@@ -99,10 +101,12 @@ def test_points_that_say_nothing_break_nothing(stream, toolkit):
 def frames_of(toolkit: Toolkit, path, span: Span | None = None) -> list[tuple[FaceFrame, ...]]:
     """Return the frames of a clip after scouting it."""
     span, info = span or Span(), probe(path)
-    seen = scout(toolkit, info, span, 1, None)
-    people = identify(toolkit, seen, focal_is_known=False)
-    with span.open(path) as source, contextlib.closing(Observation(source, toolkit, seen)) as observation:
-        tracked = list(stream_clip(observation, toolkit, cast(toolkit, info, people, None)))
+    camera = guess_camera(info, toolkit.model.config.regularization)
+    seen = scout(toolkit, info, span, 1, camera)
+    people = identify(toolkit, seen, camera.freedom)
+    with span.open(path) as source, contextlib.closing(Observation(source, toolkit)) as observation:
+        observation.tell(seen)
+        tracked = list(stream_clip(observation, toolkit, cast(toolkit, people, camera)))
     assert all(len(each.faces) == len(each.evidence) == 1 for each in tracked)
     assert [each.faces[0].pts_seconds for each in tracked] == [each.frame.pts_seconds for each in tracked]
     return [each.faces for each in tracked]
@@ -123,9 +127,29 @@ def test_a_cut_to_another_place_is_told(toolkit, tmp_path):
 
 
 def test_leaving_early_stops_the_threads_and_frees_the_source(toolkit, face_clip):
-    info = probe(face_clip)
+    camera = guess_camera(probe(face_clip), toolkit.model.config.regularization)
     with Span().open(face_clip) as source:
-        observation = Observation(source, toolkit, [])
-        next(stream_clip(observation, toolkit, cast(toolkit, info, (), None)))
+        observation = Observation(source, toolkit)
+        observation.tell([])
+        next(stream_clip(observation, toolkit, cast(toolkit, (), camera)))
         observation.close()
         assert len(list(source)) == 16
+
+
+def test_leaving_before_scouting_has_ended_does_not_hang(toolkit, pair_clip):
+    for max_people in (1, 2):
+        with Span().open(pair_clip) as source:
+            Observation(source, toolkit, max_people).close()
+
+
+def test_watching_while_scouting_sees_the_same(toolkit, pair_clip):
+    """Two faces are in doubt at the first frame, so that the watcher has to wait for what scouting says."""
+    camera = guess_camera(probe(pair_clip), toolkit.model.config.regularization)
+    seen = scout(toolkit, probe(pair_clip), Span(), 1, camera)
+    found = []
+    for is_early in (True, False):
+        with Span().open(pair_clip) as source, contextlib.closing(Observation(source, toolkit)) as observation:
+            time.sleep(0.3 if is_early else 0.0)
+            observation.tell(seen)
+            found.append([sightings[0].evidence.points_px for _, sightings in observation])
+    np.testing.assert_array_equal(*found)
