@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 class SolverConfig:
     """Set how a frame is solved."""
 
+    evidence: str = "landmarks"
+    """``landmarks``: the prior's correspondences; ``dense``: its texture and normal maps, with ``energy``."""
+    method: str = "levenberg-marquardt"
+    """``levenberg-marquardt``, or the reference ``adam`` for dense evidence."""
+    dense_px: int = 256
+    """Side length of the dense maps of a face, pixels."""
     max_iterations: int = 12
     """Levenberg-Marquardt iterations of a frame that starts cold."""
     max_iterations_warm: int = 5
@@ -86,12 +92,31 @@ class StatusConfig:
 
 @dataclass(frozen=True)
 class SmoothingConfig:
-    """Set the temporal smoothing of the streamed parameters: local quadratic fits, so peaks keep their height."""
+    """Set the temporal smoothing of the streamed parameters.
 
+    The changes of method ``window`` are tuned together with the evidence's standard deviations, which take landmarks
+    for independent witnesses: smaller than what faces really do.
+    """
+
+    method: str = "window"
+    """``window``: neighbouring frames are solved together, each by what its evidence says; ``quadratic``: local
+    quadratic fits to each parameter by itself."""
     half_width_seconds: float = 0.1
-    """Half width of the window; 0 switches smoothing off."""
+    """Half width of the quadratic fits' window; 0 switches smoothing off, whatever the method."""
     max_lag_frames: int = 8
     """Frames that are held back at most, whatever the frame rate."""
+    turn_change: float = 0.2
+    """Method window: change of the head's angular velocity within a second, radians/second."""
+    move_change: float = 0.01
+    """Method window: change of the head's velocity within a second, metres/second."""
+    neck_change: float = 0.02
+    """Method window: change of the neck's angles within a second, in their own standard deviations."""
+    jaw_change: float = 0.08
+    """Method window: change of the jaw's angles within a second, in their own standard deviations."""
+    expression_change: float = 0.05
+    """Method window: change of expressions within a second, in their own standard deviations."""
+    lid_change: float = 0.4
+    """Method window: the same of eyes and lids, which are quicker (expressions whose name begins with ``eye``)."""
 
 
 @dataclass(frozen=True)
@@ -203,3 +228,5 @@ class Config:
     status: StatusConfig = field(default_factory=StatusConfig)
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    adam: AdamConfig = field(default_factory=AdamConfig)

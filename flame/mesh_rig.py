@@ -247,8 +247,8 @@ class MeshRig:
     def _at_rest(self, shape: np.ndarray, expression: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Return the vertices before skinning, float64 (V, 3)."""
         kind = self.shape_basis.dtype
-        blended = self.shape_basis.reshape(-1, self.num_shapes) @ shape.astype(kind)
-        blended += self.expression_basis.reshape(-1, self.num_expressions) @ expression.astype(kind)
+        blended = self.shape_basis.reshape(self.rest.size, self.num_shapes) @ shape.astype(kind)
+        blended += self.expression_basis.reshape(self.rest.size, self.num_expressions) @ expression.astype(kind)
         blended += self.pose_basis.reshape(-1, 36) @ features.astype(kind)
         return self.rest + blended.reshape(-1, 3)
 
@@ -313,14 +313,15 @@ def _turn_basis(
             x = number(rotation[c, 0] * turn[0, 0] + rotation[c, 1] * turn[1, 0] + rotation[c, 2] * turn[2, 0])
             y = number(rotation[c, 0] * turn[0, 1] + rotation[c, 1] * turn[1, 1] + rotation[c, 2] * turn[2, 1])
             z = number(rotation[c, 0] * turn[0, 2] + rotation[c, 1] * turn[1, 2] + rotation[c, 2] * turn[2, 2])
-            row, by_x, by_y, by_z = out[k, c], basis[v, 0], basis[v, 1], basis[v, 2]
+            row = out[k, c, first : first + count]
+            by_x, by_y, by_z = basis[v, 0], basis[v, 1], basis[v, 2]
             for b in range(count):
-                row[first + b] = x * by_x[b] + y * by_y[b] + z * by_z[b]
+                row[b] = x * by_x[b] + y * by_y[b] + z * by_z[b]
             for m in range(first_weight[v], first_weight[v + 1]):
                 if carries[joint[m]]:
                     w, extra = number(weight[m]), carried[joint[m], c]
                     for b in range(count):
-                        row[first + b] += w * extra[b]
+                        row[b] += w * extra[b]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)

@@ -13,7 +13,6 @@ import numpy as np
 
 from flame.surface import SurfacePoints
 
-
 NormalSpace = Literal["camera", "head"]
 """Axes of normals: the camera's, or the head's with the rotations of root and neck undone."""
 

@@ -15,14 +15,14 @@ from flame.model import HeadModel
 from flame.rasterizer import Backend
 from priors.calibration import landmark_errors
 from priors.dense import DenseRasterizer
-from priors.evidence import DenseMaps, FaceEvidence, FaceRegion
+from priors.evidence import DenseMaps, EyePoints, FaceEvidence, FaceRegion
 from priors.face_detector import MAX_OVERLAP, region_overlap
 from priors.face_landmarker import INPUT_PX, REGION_SCALE, FaceLandmarker, Landmarks
 from priors.face_search import FaceSearch
 from priors.landmark_embedding import load_embedding
-from priors.landmark_topology import LEFT_IRIS, RIGHT_IRIS
+from priors.landmark_topology import LEFT_IRIS, RIGHT_IRIS, landmark_topology
 from priors.outline import outline_normals
-from priors.presence import NEW_FACE_THRESHOLD, PRESENCE_THRESHOLD, PresenceJudge, visible_share
+from priors.presence import NEW_FACE_THRESHOLD, PRESENCE_THRESHOLD, PresenceJudge, profile_share, visible_share
 from priors.rough_pose import PoseEstimator, RoughPose
 
 __all__ = ["PRESENCE_THRESHOLD", "MediaPipePrior"]
@@ -37,10 +37,19 @@ _SECOND_LOOK_ROLL_RAD = 0.2
 _JITTER_CROP_PX = 0.35
 _JITTER_IMAGE_PX = 0.4
 """Noise of the landmarks beside the measured bias: in pixels of the network's input, and of the image."""
+_HOPELESS_UPRIGHT, _CLEARLY_UPRIGHT = -2.0, 25.0
+"""Landmark scores between which a new face is also looked at upside down."""
 _CLEARLY_VISIBLE, _COVERED_SIGMA = 0.85, 0.07
 """Under cover the network invents landmarks: extra standard deviation, in face sizes, per share that is covered."""
+_CUT_OFF_LOSS = 2.0
+"""Share of visibility that is lost per share of the landmarks beyond the image's border.
+
+Crops of real faces: with up to a fifth beyond it the pose stays within some 3 degrees of that of the whole face, with a
+third it is 7 to 10 degrees off.
+"""
 _LIDS = (((386, 374), (362, 263), LEFT_IRIS), ((159, 145), (33, 133), RIGHT_IRIS))
 """Per eye: middle of upper and lower lid, corners, iris landmarks."""
+_UPPER_LIDS, _LOWER_LIDS = (385, 386, 387, 160, 159, 158), (380, 374, 373, 144, 145, 153)
 _OPEN_LIDS, _CLOSED_LIDS = 0.20, 0.08
 """Lid opening over eye width from which an iris is seen well, and below which it is not seen at all."""
 
@@ -58,6 +67,7 @@ class MediaPipePrior:
         """
         embedding = load_embedding(head)
         self.surface = embedding.points
+        self.eyes: EyePoints | None = _eye_points()
         self._landmarker = FaceLandmarker()
         self._search = FaceSearch()
         self._judge = PresenceJudge(self._search, self._landmarker)
@@ -79,7 +89,7 @@ class MediaPipePrior:
         presence = self._judge.quick(image, landmarks, pose.residual_m)
         if presence < _MIN_PRESENCE or not _is_inside(landmarks.region, image):
             return None
-        return self._evidence(landmarks, pose, presence)
+        return self._evidence(image, landmarks, pose, presence)
 
     def search(
         self,
@@ -91,12 +101,14 @@ class MediaPipePrior:
     ) -> list[FaceEvidence]:
         """Find up to ``max_faces`` faces in a frame that are not the ``known`` ones; the largest first.
 
-        Where nobody is known or seen, a thorough search looks at turned and enlarged pictures, too, which takes some
-        0.2 s. Where somebody is, it looks at one enlarged part of the image per call, another one each time.
+        Where nobody is known or seen, a thorough search looks at turned, framed and enlarged pictures, too, which takes
+        some 0.2 s. Where somebody is, it looks at one enlarged part of the image per call, another one each time.
         """
         found = self._confirmed(image, self._search.whole(image), known)
         if is_thorough and not found and not known:
-            found = self._confirmed(image, [*self._search.turned(image), *self._search.all_parts(image)], ())
+            found = self._confirmed(
+                image, [*self._search.turned(image), *self._search.larger(image), *self._search.all_parts(image)], ()
+            )
         elif is_thorough and len(found) < max_faces:
             taken = [*known, *(evidence.region for evidence in found)]
             found += self._confirmed(image, self._search.next_part(image), taken)
@@ -122,7 +134,17 @@ class MediaPipePrior:
         return found
 
     def _confirm(self, image: np.ndarray, region: FaceRegion) -> FaceEvidence | None:
-        """Look at a detector's region until it stays where the landmarks say that the face is."""
+        """Look closely at a detector's region; None where that shows no face."""
+        landmarks = self._settle(image, region)
+        if landmarks is None:
+            return None
+        landmarks = self._right_way_up(image, landmarks)
+        pose = self._estimate_pose(landmarks.points_px, landmarks.depth_px)
+        presence = self._judge.thorough(image, landmarks, pose.residual_m)
+        return self._evidence(image, landmarks, pose, presence) if presence >= NEW_FACE_THRESHOLD else None
+
+    def _settle(self, image: np.ndarray, region: FaceRegion) -> Landmarks | None:
+        """Look at a region until it stays where the landmarks say that the face is; None where it leaves the image."""
         landmarks = self._landmarker(image, region)
         for _ in range(_MAX_LOOKS - 1):
             if not _is_inside(landmarks.region, image):
@@ -131,17 +153,25 @@ class MediaPipePrior:
             landmarks = self._landmarker(image, region)
             if not _has_moved(region, landmarks.region, tolerance=_SETTLED):
                 break
-        if not _is_inside(landmarks.region, image):
-            return None
-        pose = self._estimate_pose(landmarks.points_px, landmarks.depth_px)
-        presence = self._judge.thorough(image, landmarks, pose.residual_m)
-        return self._evidence(landmarks, pose, presence) if presence >= NEW_FACE_THRESHOLD else None
+        return landmarks if _is_inside(landmarks.region, image) else None
+
+    def _right_way_up(self, image: np.ndarray, landmarks: Landmarks) -> Landmarks:
+        """Return what is seen upside down, if that looks more like a face.
+
+        The networks put landmarks on a face that stands on its head, too, eyes on the mouth and chin on the forehead,
+        and may be fairly sure of them: scores up to 19 and 24, where the same faces the right way up have 25 to 35.
+        """
+        if not _HOPELESS_UPRIGHT < landmarks.logit < _CLEARLY_UPRIGHT:
+            return landmarks
+        region = landmarks.region
+        turned = self._settle(image, FaceRegion(region.center_px, region.size_px, region.roll_rad + math.pi))
+        return landmarks if turned is None or turned.logit <= landmarks.logit else turned
 
     def dense(self, evidence: FaceEvidence, height: int, width: int) -> DenseMaps:
         """Rasterise the evidence to UV, normal and mask maps of the original image's size."""
         return self._rasterize(evidence, height, width)
 
-    def _evidence(self, landmarks: Landmarks, pose: RoughPose, presence: float) -> FaceEvidence:
+    def _evidence(self, image: np.ndarray, landmarks: Landmarks, pose: RoughPose, presence: float) -> FaceEvidence:
         crop_px = landmarks.region.size_px / INPUT_PX
         jitter = math.hypot(_JITTER_CROP_PX * crop_px, _JITTER_IMAGE_PX)
         sigma = np.hypot(self._errors.at(pose.yaw_rad) * pose.px_per_metre, jitter)
@@ -150,6 +180,11 @@ class MediaPipePrior:
         sigma = np.hypot(sigma, _COVERED_SIGMA * covered * landmarks.region.size_px / REGION_SCALE)
         for lids, corners, iris in _LIDS:
             sigma[list(iris)] *= _lid_factor(landmarks.points_px, lids, corners)
+        is_outside = ~_are_inside(landmarks.points_px, image)
+        # Beyond the border the network only guesses; inside it stays right to one or two percent of the face.
+        sigma[is_outside] = math.inf
+        cut_off = min(1.0, _CUT_OFF_LOSS * float(is_outside.mean()))
+        visibility *= profile_share(pose.turn_rad) * (1.0 - cut_off)
         return FaceEvidence(
             points_px=landmarks.points_px,
             sigma_px=sigma,
@@ -159,6 +194,17 @@ class MediaPipePrior:
             region=landmarks.region,
             points_depth_px=landmarks.depth_px,
         )
+
+
+def _eye_points() -> EyePoints:
+    """Return which landmarks lie on the eyes."""
+    groups = landmark_topology().groups
+    return EyePoints(
+        irises=np.array((LEFT_IRIS[0], RIGHT_IRIS[0])),
+        upper_lids=np.array(_UPPER_LIDS),
+        lower_lids=np.array(_LOWER_LIDS),
+        contours=np.union1d(groups["left_eye"], groups["right_eye"]),
+    )
 
 
 def _overlaps_any(region: FaceRegion, others: Sequence[FaceRegion]) -> bool:
@@ -185,6 +231,11 @@ def _is_inside(region: FaceRegion, image: np.ndarray) -> bool:
     height, width = image.shape[:2]
     x, y = region.center_px
     return 0 <= x < width and 0 <= y < height and 4.0 < region.size_px < 6.0 * max(height, width)
+
+
+def _are_inside(points_px: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return which points (N, 2) lie in the image, bool (N,)."""
+    return ((points_px >= 0) & (points_px <= image.shape[1::-1])).all(axis=1)
 
 
 def _lid_factor(points_px: np.ndarray, lids: tuple[int, int], corners: tuple[int, int]) -> float:

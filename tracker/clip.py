@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,9 @@ from flame.camera import Intrinsics
 from flame.surface import build_surface_rig
 from priors import create_prior
 from priors.evidence import FaceEvidence, Prior
-from tracker.faces import FaceFollower, Sighting
+from tracker.camera_guess import HELD, CameraFreedom, CameraGuess
+from tracker.dense_fitting import DenseFitting
+from tracker.faces import Anchor, FaceFollower, Sighting
 from tracker.frames import Frame, FrameSource, SourceInfo, open_source, probe_source, read_frames_at
 from tracker.prefetch import Prefetch
 from tracker.scout import (
@@ -30,12 +34,11 @@ from tracker.scout import (
     solve_person,
     spread_seconds,
 )
-from tracker.smooth import FixedLagSmoother
+from tracker.smooth import create_smoother
 from tracker.state import View
 from tracker.stream import FaceFrame, PersonStream
 
 _UNKNOWN_FRAME_RATE = 30.0
-_FULL_FRAME_WIDTH_MM = 36.0
 _MIN_FRAMES_AHEAD, _MAX_FRAMES_AHEAD = 4, 64
 _BYTES_AHEAD = 64 * 2**20
 """How far observation may run ahead of solving: as many frames as fit in here, within limits."""
@@ -76,6 +79,9 @@ class Cast:
 
     people: tuple[Person, ...]
     intrinsics: Intrinsics
+    """The camera that is used for every frame, pixels of the original image."""
+    camera: CameraGuess
+    """Where that came from."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +107,10 @@ def load_toolkit(head: str, prior: str, config: Config, device: str = "auto") ->
     else:
         bounds = model.expression_bounds.numpy().astype(np.float64)
     fitting = FittingModel.of(rig, bounds, config)
+    if config.solver.evidence == "dense":
+        fitting = replace(fitting, dense=DenseFitting.of(model, loaded_prior, fitting.prior, config))
     # Absolute: a track has to find its head again from any other folder.
     return Toolkit(head if head == "commons" else str(Path(head).resolve()), model, loaded_prior, fitting)
-
-
-def expected_intrinsics(info: SourceInfo, fov_degrees: float | None, config: Config) -> Intrinsics:
-    """Return centred intrinsics from the given field of view, the EXIF focal length, or what is usual."""
-    if fov_degrees is None and info.focal_35mm:
-        fov_degrees = 2 * math.degrees(math.atan(0.5 * _FULL_FRAME_WIDTH_MM / info.focal_35mm))
-    fov_degrees = fov_degrees or config.regularization.default_fov_degrees
-    intrinsics = Intrinsics.from_fov(fov_degrees, info.width, info.height)
-    return intrinsics.with_pixel_aspect(float(info.pixel_aspect_ratio))
 
 
 def scout_frames(info: SourceInfo, start_seconds: float, end_seconds: float, config: Config) -> list[Frame]:
@@ -139,17 +138,14 @@ def _expected_range(info: SourceInfo, span: Span) -> tuple[float, float]:
     return start_seconds, end_seconds
 
 
-def scout(
-    toolkit: Toolkit, info: SourceInfo, span: Span, max_people: int, fov_degrees: float | None
-) -> list[list[Glimpse]]:
+def scout(toolkit: Toolkit, info: SourceInfo, span: Span, max_people: int, camera: CameraGuess) -> list[list[Glimpse]]:
     """Look at a few frames of a source and tell people apart; the main person first.
 
     Where the spread frames show fewer people than wanted at a glance, they are searched thoroughly. Where they show
     nobody, the clip is looked through at intervals until somebody is seen, and scouted from there on.
     """
     config = toolkit.model.config
-    view = View.of(expected_intrinsics(info, fov_degrees, config))
-    lookout = Lookout(toolkit.prior, view, max_people, config.status)
+    lookout = Lookout(toolkit.prior, View.of(camera.intrinsics), max_people, config.status)
     start_seconds, end_seconds = _expected_range(info, span)
     frames = scout_frames(info, start_seconds, end_seconds, config)
     seen = lookout.over(frames, is_thorough=False)
@@ -178,50 +174,80 @@ def _first_glimpses(info: SourceInfo, span: Span, lookout: Lookout, config: Conf
     return []
 
 
-def identify(toolkit: Toolkit, people: Sequence[Sequence[Glimpse]], *, focal_is_known: bool) -> tuple[Person, ...]:
-    """Solve the people's identities; the focal length comes from the first person and serves all."""
+def identify(
+    toolkit: Toolkit, people: Sequence[Sequence[Glimpse]], freedom: CameraFreedom = HELD
+) -> tuple[Person, ...]:
+    """Solve the people's identities; what is free of the camera comes from the first person and serves all."""
     solved: list[Person] = []
     for glimpses in people:
-        zoom = solved[0].log_zoom if solved else 0.0
-        views = [replace(glimpse, view=glimpse.view.zoomed(zoom)) for glimpse in glimpses]
-        solved.append(solve_person(toolkit.model, views, focal_is_known=focal_is_known or bool(solved)))
+        if not solved:
+            solved.append(solve_person(toolkit.model, glimpses, freedom))
+            continue
+        first = solved[0]
+        views = [
+            replace(glimpse, view=glimpse.view.zoomed(first.log_zoom).shifted(first.center_shift_px))
+            for glimpse in glimpses
+        ]
+        solved.append(solve_person(toolkit.model, views, HELD))
     return tuple(solved)
 
 
-def cast(toolkit: Toolkit, info: SourceInfo, people: Sequence[Person], fov_degrees: float | None) -> Cast:
+def cast(toolkit: Toolkit, people: Sequence[Person], camera: CameraGuess) -> Cast:
     """Put people whose identity is known into a clip. Where there are none, one of average shape is looked for."""
     people = people or (nobody(toolkit.model),)
-    intrinsics = expected_intrinsics(info, fov_degrees, toolkit.model.config).zoom(math.exp(people[0].log_zoom))
-    return Cast(tuple(people), intrinsics)
+    return Cast(tuple(people), camera.corrected(people[0].log_zoom, people[0].center_shift_px), camera)
+
+
+class _Promised(Sequence[Anchor]):
+    """Be where the main person was scouted, once scouting has ended; whoever looks earlier waits."""
+
+    def __init__(self, people: Future[Sequence[Sequence[Anchor]]]) -> None:
+        self._people = people
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._people.result()[0][index]
+
+    def __len__(self) -> int:
+        return len(self._people.result()[0])
 
 
 class Observation:
     """Watch a source in threads of its own: decode ahead, and follow who was seen while scouting.
 
-    It does not need to know who the people are, so it runs while their identities are solved.
+    It does not need to know who the people are, so it runs while their identities are solved. Where one face is
+    followed, it runs while the clip is scouted, too, and waits for that only where several faces are seen, or none.
     """
 
-    def __init__(self, source: FrameSource, toolkit: Toolkit, seen: Sequence[Sequence[Glimpse]]) -> None:
-        """Start watching; ``seen`` has one entry per person, none for a clip in which nobody was seen."""
-        places = [anchors(glimpses) for glimpses in seen] or [[]]
-        follower = FaceFollower(toolkit.prior, places, toolkit.model.config.status)
+    def __init__(self, source: FrameSource, toolkit: Toolkit, max_people: int = 1) -> None:
+        """Start watching; it gets no further than the first doubt before ``tell`` is called."""
+        self._seen: Future[Sequence[Sequence[Anchor]]] = Future()
+        self._max_people = max_people
+        self._toolkit = toolkit
         frame_bytes = 3 * source.info.width * source.info.height
         self._frames = Prefetch(source)
         self._observed = Prefetch(
-            self._observe(follower), depth=max(_MIN_FRAMES_AHEAD, min(_MAX_FRAMES_AHEAD, _BYTES_AHEAD // frame_bytes))
+            self._observe(), depth=max(_MIN_FRAMES_AHEAD, min(_MAX_FRAMES_AHEAD, _BYTES_AHEAD // frame_bytes))
         )
 
     def __iter__(self) -> Iterator[tuple[Frame, list[Sighting]]]:
         """Yield every frame with what is seen of every person."""
         return iter(self._observed)
 
+    def tell(self, seen: Sequence[Sequence[Glimpse]]) -> None:
+        """Tell what was scouted: one entry per person, none for a clip in which nobody was seen."""
+        self._seen.set_result([anchors(glimpses) for glimpses in seen] or [[]])
+
     def close(self) -> None:
         """Stop the threads; the source may be closed only after that."""
+        if not self._seen.done():
+            self._seen.set_result([[]])
         self._observed.close()
         self._frames.close()
 
-    def _observe(self, follower: FaceFollower) -> Iterator[tuple[Frame, list[Sighting]]]:
+    def _observe(self) -> Iterator[tuple[Frame, list[Sighting]]]:
         """Pair every frame with what is seen in it."""
+        places = [_Promised(self._seen)] if self._max_people == 1 else self._seen.result()
+        follower = FaceFollower(self._toolkit.prior, places, self._toolkit.model.config.status)
         for frame in self._frames:
             yield frame, follower.observe(frame.image, frame.pts_seconds)
 
@@ -229,7 +255,8 @@ class Observation:
 def stream_clip(observation: Observation, toolkit: Toolkit, cast: Cast) -> Iterator[TrackedFrame]:
     """Track every observed frame in order; frames come out a few behind those that went in."""
     streams = [PersonStream(person, toolkit.model, cast.intrinsics) for person in cast.people]
-    smoothers = [FixedLagSmoother(toolkit.model.config.smoothing) for _ in cast.people]
+    model, names = toolkit.model, toolkit.head.expression_names or ()
+    smoothers = [create_smoother(model.config.smoothing, model.prior, names) for _ in cast.people]
     waiting: deque[tuple[Frame, list[Sighting]]] = deque()
 
     def emit(smoothed: Sequence[Sequence[FaceFrame]]) -> Iterator[TrackedFrame]:

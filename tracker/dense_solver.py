@@ -317,7 +317,7 @@ def identity_prior(
 
 
 def _asymmetry(head: HeadModel) -> tuple[np.ndarray, np.ndarray]:
-    """Return Hessian and gradient by shape of half the mean squared distance of the neutral head from its reflection."""
+    """Return Hessian and gradient by shape of half the mean squared distance of a neutral head from its reflection."""
     num_shapes = head.num_shape
     if head.topology is None or head.topology.mirror is None:
         return np.zeros((num_shapes, num_shapes)), np.zeros(num_shapes)

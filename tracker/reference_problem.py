@@ -15,8 +15,8 @@ from flame.rotation import matrix_from_axis_angle
 from flame.surface import SurfacePoints
 from priors.dense_surface import DenseSurface
 from priors.evidence import DenseMaps
-from priors.uv_noise import denoise_uv
 from priors.uv_lookup import UvCopies, UvLookup
+from priors.uv_noise import denoise_uv
 from tracker.state import FaceState
 
 
@@ -95,7 +95,9 @@ def look_up_vertices(head: HeadModel, maps: DenseMaps, max_distance: float, is_s
     """
     surface = DenseSurface.of(head)
     copies = UvCopies(surface.vertices, surface.vertex_uv)
-    matches = UvLookup(denoise_uv(maps.uv, maps.mask) if is_subpixel else maps.uv, maps.mask).find(copies.uv, max_distance, is_subpixel)
+    matches = UvLookup(denoise_uv(maps.uv, maps.mask) if is_subpixel else maps.uv, maps.mask).find(
+        copies.uv, max_distance, is_subpixel
+    )
     best = copies.best(matches)
     return VertexLookups(copies.vertex[best], matches.points_px[best])
 

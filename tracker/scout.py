@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from configs.schema import Config, StatusConfig
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
 from tracker.camera_guess import HELD, CameraFreedom
+from tracker.dense_fitting import DenseFitting
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
 from tracker.frame_terms import LandmarkTerm, cauchy
 from tracker.frames import Frame
@@ -67,6 +68,8 @@ class FittingModel:
     """The rig whose identity runs along these directions only."""
     prior: StatePrior
     config: Config
+    dense: DenseFitting | None = None
+    """What fits dense maps, where they are the evidence."""
 
     @staticmethod
     def of(rig: SurfaceRig, expression_bounds: np.ndarray, config: Config) -> FittingModel:
@@ -220,13 +223,25 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], freedom: Came
         config.solver,
         config.scout.iterations,
     )
-    return Person(
+    person = Person(
         shape=model.directions @ fit.shared.shape,
         num_keyframes=len(chosen),
         residual_percent=_median_residual_percent(rig, fit, [glimpses[index].view for index in chosen]),
         log_zoom=fit.shared.log_zoom,
         center_shift_px=fit.shared.center_shift_px,
     )
+    if model.dense is None:
+        return person
+    return _with_dense_identity(model.dense, person, fit, [glimpses[index] for index in chosen], freedom)
+
+
+def _with_dense_identity(
+    dense: DenseFitting, person: Person, fit: JointFit, glimpses: Sequence[Glimpse], freedom: CameraFreedom
+) -> Person:
+    """Return the person with the identity that the dense maps of the keyframes show; poses begin at the landmarks'."""
+    problems = [dense.problem(glimpse.evidence, fit.shared.view(glimpse.view)) for glimpse in glimpses]
+    found = dense.identify(problems, fit.states, focal_is_known=freedom.log_focal_sigma == 0)
+    return replace(person, shape=found.shape, log_zoom=person.log_zoom + found.log_zoom)
 
 
 def nobody(model: FittingModel) -> Person:

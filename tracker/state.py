@@ -32,7 +32,8 @@ class View:
 
     def intrinsics(self, width: int, height: int) -> Intrinsics:
         """Return the camera of an image of this size, pixels."""
-        return Intrinsics(*self.focal_px.tolist(), *self.center_px.tolist(), width, height)
+        (fx, fy), (cx, cy) = self.focal_px.tolist(), self.center_px.tolist()
+        return Intrinsics(fx, fy, cx, cy, width, height)
 
     def zoomed(self, log_factor: float) -> View:
         """Return the view with its focal lengths multiplied by exp(log_factor)."""

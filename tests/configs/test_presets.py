@@ -57,3 +57,11 @@ def test_every_setting_is_read_somewhere():
     for section in dataclasses.fields(Config):
         for key in dataclasses.fields(getattr(Config(), section.name)):
             assert f".{key.name}" in text, f"{section.name}.{key.name} is never read"
+
+
+def test_a_setting_that_is_a_word_takes_its_words_only():
+    assert override(Config(), ["smoothing.method=quadratic"]).smoothing.method == "quadratic"
+    with pytest.raises(
+        InputError, match="'smoothing.method' is 'windw'; did you mean 'window'.*; allowed: window, quadr"
+    ):
+        override(Config(), ["smoothing.method=windw"])

@@ -1,0 +1,83 @@
+"""Tracking with dense maps: cutting out, the presets end to end, the same answer as the landmarks where they agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from configs import load_preset, override
+from flame.camera import Intrinsics
+from tracker.api import Options, track
+from tracker.clip import load_toolkit
+from tracker.dense_fitting import Crop
+from tracker.frames import open_source
+from tracker.state import View
+
+FRAMES = 3
+
+
+def tracked(face_clip, preset: str, *settings: str):
+    config = override(load_preset(preset), settings)
+    return track(face_clip, None, config=config, max_frames=FRAMES, overlay=False)
+
+
+def test_a_picture_of_a_face_sees_through_the_image_s_camera():
+    rng = np.random.default_rng(0)
+    points_cam = rng.normal(size=(20, 3)) * 0.05 + (0.1, 0.0, 0.7)
+    view = View.of(Intrinsics(900.0, 880.0, 320.0, 240.0, 640, 480))
+    seen = view.project(points_cam)
+    crop = Crop.around(seen, 256)
+    np.testing.assert_allclose(View.of(crop.intrinsics(view)).project(points_cam), crop.points(seen), atol=1e-9)
+    inside = crop.points(seen)
+    assert inside.min() > 0 and inside.max() < 256
+
+
+def test_the_picture_s_evidence_is_the_image_s(face_clip):
+    toolkit = load_toolkit("commons", "mediapipe", load_preset("dense"))
+    with open_source(face_clip) as source:
+        frame = next(iter(source))
+    evidence = toolkit.prior.search(frame.image)[0]
+    dense = toolkit.model.dense
+    assert dense is not None
+    height, width = frame.image.shape[:2]
+    problem = dense.problem(evidence, View.of(Intrinsics.from_fov(45.0, width, height)))
+    maps = problem.maps
+    assert maps.mask.shape == (256, 256) and 0.2 < maps.mask.mean() < 0.9
+    assert len(problem.lookups.vertices) > 500
+    assert problem.irises is not None and problem.lids is not None
+    rows, columns = np.nonzero(maps.mask)
+    for place in (problem.irises.points_px, problem.lookups.points_px):
+        assert (place.min(axis=0) >= (columns.min(), rows.min())).all()
+        assert (place.max(axis=0) <= (columns.max() + 1, rows.max() + 1)).all()
+
+
+def test_dense_maps_find_the_same_head_as_landmarks(face_clip):
+    dense, landmarks = tracked(face_clip, "dense"), tracked(face_clip, "raw")
+    assert dense.is_tracked.all()
+    percent = 100 * dense.residual_px / dense.interocular_px
+    assert np.median(percent) < 2.5
+    turn = np.linalg.norm(dense.rotation[0] - landmarks.rotation[0], axis=-1)
+    assert np.degrees(turn.max()) < 6
+    direction, expected = (found.translation[0] / found.translation[0][:, 2:] for found in (dense, landmarks))
+    assert np.abs(direction - expected).max() < 0.03
+
+
+@pytest.mark.parametrize("preset", ["paper", "released"])
+def test_the_reference_presets_track(face_clip, preset):
+    found = tracked(face_clip, preset, "adam.steps=15", "solver.dense_px=96", "scout.keyframes=1")
+    assert found.is_tracked.all()
+    assert np.isfinite(found.expression).all()
+    assert np.median(100 * found.residual_px / found.interocular_px) < 8
+
+
+def test_the_paper_s_solver_and_ours_start_from_the_same_energy():
+    options = Options(config=load_preset("paper"))
+    assert options.config.adam.steps == 500
+    assert options.config.adam.identity_rate == 1e-3 and options.config.adam.expression_rate == 3e-3
+    energy = options.config.energy
+    assert (energy.uv, energy.normal, energy.identity, energy.expression) == (2000, 200, 0.15, 0.01)
+    assert replace(energy, uv=0, normal=0, identity=0, expression=0) == replace(
+        load_preset("default").energy, uv=0, normal=0, identity=0, expression=0
+    )
