@@ -50,6 +50,12 @@ def test_one_image(tmp_path):
     assert posed.shape == neutral.shape == (track.head_model.num_vertices, 3)
 
 
+def test_dense_maps():
+    printed = run_example("04_dense_maps.py", "--steps", "10")
+    ours, adams = (float(value) for value in re.findall(r"energy (\d+\.\d) in", printed))
+    assert ours < adams
+
+
 def test_your_own_term():
     printed = run_example("02_your_own_term.py")
     difference = [float(value) for value in re.findall(r"difference (\d\.\d+)", printed)]
