@@ -8,6 +8,7 @@ import numpy as np
 
 from flame.errors import InputError
 from flame.model import HeadModel
+from priors.uv_lookup import UvCopies, uv_copies
 
 _EYES = (3, 4)
 _SKIN = ("face", "ears", "neck")
@@ -20,10 +21,8 @@ _EXCLUDED = ("eyes", "eye_sockets", "inner_mouth", "tongue")
 class DenseSurface:
     """List what may be looked up in a texture map, and which triangles say nothing."""
 
-    vertices: np.ndarray
-    """Vertex of each of L pairs, int64 (L,), ascending; a vertex on a texture seam has several."""
-    vertex_uv: np.ndarray
-    """Texture coordinates of each pair, float64 (L, 2)."""
+    copies: UvCopies
+    """Vertices of the skin with their texture coordinates."""
     is_excluded: np.ndarray
     """Triangles of eyes and inner mouth, bool (F,)."""
     uv: np.ndarray
@@ -56,7 +55,6 @@ class DenseSurface:
         skin = (union(_SKIN) if "face" in regions else ~nothing) & ~(union(_NEVER) & ~lips) & ~is_eye
         excluded = (union(_EXCLUDED) & ~lips & ~regions.get("face", nothing)) | is_eye
         uv_faces = np.ascontiguousarray(topology.uv_faces, dtype=np.int32)
-        pairs = np.unique(np.column_stack((faces.ravel(), uv_faces.ravel())), axis=0)
-        pairs = pairs[skin[pairs[:, 0]]]
-        uv = topology.uv.astype(np.float64)
-        return DenseSurface(pairs[:, 0], uv[pairs[:, 1]], excluded[faces].any(axis=1), uv, uv_faces)
+        return DenseSurface(
+            uv_copies(topology, skin), excluded[faces].any(axis=1), topology.uv.astype(np.float64), uv_faces
+        )

@@ -1,4 +1,4 @@
-"""Compiled sums over pixels and vertices for dense evidence.
+"""Compiled sums over pixels for dense evidence.
 
 Every term is reduced to a force and a curvature per vertex, on six numbers: how the vertex moves and how its normal
 turns, both in camera axes. A pixel sees a mixture of three vertices; its curvature is given to them by their shares,
@@ -14,11 +14,10 @@ carried over to the vertices once. For normals even A drops out, because a unit 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
-
-from tracker.dense_rows import stack_rows as stack_rows
 
 NUM_CURVATURES = 21
 """Entries of a symmetric 6 x 6 matrix, lower triangle by rows."""
@@ -36,62 +35,85 @@ _TEXTURE_SUMS = 27
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
+class PixelEvidence(NamedTuple):
+    """Hold what K pixels show."""
+
+    pixels: np.ndarray
+    """Row and column, int32 (K, 2)."""
+    normals: np.ndarray
+    """Observed unit normals in the map's axes, float64 (K, 3)."""
+    texture: np.ndarray
+    """Observed texture coordinates, float64 (K, 2), NaN where there are none."""
+
+
+class SeenSurface(NamedTuple):
+    """Hold the head as it is posed, and which of its triangles pixels see."""
+
+    triangle: np.ndarray
+    """Nearest triangle of each pixel that was rasterised, int32 (H, W), -1 for none."""
+    pixel_step: int
+    """Rows and columns from one such pixel to the next."""
+    faces: np.ndarray
+    """Triangles, int32 (F, 3)."""
+    is_excluded: np.ndarray
+    """Triangles that say nothing, bool (F,)."""
+    verts_cam: np.ndarray
+    """Vertices in camera space, float64 (V, 3), metres."""
+    vert_normals_cam: np.ndarray
+    """Their unit normals, float64 (V, 3)."""
+    uv: np.ndarray
+    """Texture coordinates, float64 (VT, 2)."""
+    uv_faces: np.ndarray
+    """Rows of ``uv`` at the triangles' corners, int32 (F, 3)."""
+
+
+class MapCamera(NamedTuple):
+    """Hold the camera of the maps."""
+
+    focal: np.ndarray
+    """Focal lengths, float64 (2,), pixels."""
+    center: np.ndarray
+    """Principal point, float64 (2,), pixels."""
+    map_from_cam: np.ndarray
+    """Rotation from camera axes to the axes of the normal map, float64 (3, 3)."""
+
+
+class PixelNorms(NamedTuple):
+    """Hold what one pixel's differences cost; all are floats, since each combination of types is compiled anew."""
+
+    normal_weight: float
+    """Weight of one pixel's normal."""
+    normal_cap: float
+    """Difference of normals (L1) from which a pixel costs no more; infinite for none."""
+    normal_floor: float
+    """Difference of a component below which the norm is rounded off for re-weighting."""
+    uv_weight: float
+    """Weight of one pixel's texture coordinates."""
+    uv_seam: float
+    """Difference from which rendered and observed coordinates lie on two sides of a seam and say nothing."""
+    uv_floor: float
+    """Difference below which the norm is rounded off for re-weighting."""
+
+
 @numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def add_pixels(
-    pixels,
-    normals,
-    texture,
-    pixel_step,
-    triangle,
-    faces,
-    is_excluded,
-    verts_cam,
-    vert_normals_cam,
-    uv,
-    uv_faces,
-    focal,
-    center,
-    map_from_cam,
-    normal_weight,
-    normal_cap,
-    normal_floor,
-    uv_weight,
-    uv_seam,
-    uv_floor,
-    wants_derivatives,
-    force,
-    curvature,
-):  # pragma: no cover - compiled
+def add_pixels(evidence, surface, camera, norms, force, curvature):  # pragma: no cover - compiled
     """Add the normal and the texture term of all pixels.
 
     Args:
-        pixels: row and column of the K pixels with evidence, int32 (K, 2).
-        normals: observed unit normals in the map's axes, float64 (K, 3).
-        texture: observed texture coordinates, float64 (K, 2), NaN where there are none.
-        pixel_step: rows and columns from one pixel of ``triangle`` to the next.
-        triangle: nearest triangle of each pixel, int32 (H, W), -1 for none.
-        faces: triangles, int32 (F, 3).
-        is_excluded: triangles that say nothing, bool (F,).
-        verts_cam: vertices in camera space, float64 (V, 3), metres.
-        vert_normals_cam: their unit normals, float64 (V, 3).
-        uv: texture coordinates, float64 (VT, 2).
-        uv_faces: rows of ``uv`` at the triangles' corners, int32 (F, 3).
-        focal: focal lengths, float64 (2,), pixels.
-        center: principal point, float64 (2,), pixels.
-        map_from_cam: rotation from camera axes to the axes of the normal map, float64 (3, 3).
-        normal_weight: weight of one pixel's normal.
-        normal_cap: difference of normals (L1) from which a pixel costs no more; infinite for none.
-        normal_floor: difference of a component below which the norm is rounded off for re-weighting.
-        uv_weight: weight of one pixel's texture coordinates.
-        uv_seam: difference from which rendered and observed coordinates lie on two sides of a seam and say nothing.
-        uv_floor: difference below which the norm is rounded off for re-weighting.
-        wants_derivatives: whether to add to force and curvature.
+        evidence: the K pixels, a ``PixelEvidence``.
+        surface: the head, a ``SeenSurface``.
+        camera: a ``MapCamera``.
+        norms: a ``PixelNorms``.
         force: gradients by motion and turn of each vertex, float64 (V, 6), added to.
         curvature: packed Hessians (see NUM_CURVATURES), float64 (V, 21), added to.
 
     Returns:
         The energies of the normals and of the texture.
     """
+    pixels, normals, texture = evidence
+    triangle, pixel_step, faces, is_excluded, verts_cam, vert_normals_cam, uv, uv_faces = surface
+    focal, center, map_from_cam = camera
+    normal_weight, normal_cap, normal_floor, uv_weight, uv_seam, uv_floor = norms
     normal_energy, uv_energy = 0.0, 0.0
     slots, seen = _slots(pixels, pixel_step, triangle, is_excluded)
     corners = _corners(seen, faces, verts_cam, vert_normals_cam, map_from_cam, uv, uv_faces)
@@ -111,10 +133,9 @@ def add_pixels(
             )
         if uv_weight > 0 and not np.isnan(texture[k, 0]):
             uv_energy += _add_texture(corners, slot, shares, texture, k, uv_weight, uv_seam, uv_floor, sums)
-    if wants_derivatives:
-        for slot in range(len(seen)):
-            face = faces[seen[slot]]
-            _carry_over(face, verts_cam, corners[slot], sums[slot], map_from_cam, force, curvature)
+    for slot in range(len(seen)):
+        face = faces[seen[slot]]
+        _carry_over(face, verts_cam, corners[slot], sums[slot], map_from_cam, force, curvature)
     return normal_energy, uv_energy
 
 
@@ -332,73 +353,3 @@ def _add_texture_sums(sums, by_u, by_v, slope, force, curvature):  # pragma: no 
             curvature[position] += square + cross_i * slope[j] + cross_j * slope[i]
             position += 1
         force[i] += by_u[i] * sums[4] + by_v[i] * sums[5] + slope[i] * sums[6]
-
-
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def add_projections(
-    vertices,
-    points_px,
-    weights,
-    verts_cam,
-    is_hidden,
-    focal,
-    center,
-    cap_px,
-    floor_px,
-    wants_derivatives,
-    force,
-    curvature,
-):  # pragma: no cover - compiled
-    """Add the distances of projected vertices from where they were seen: sum w min(|pi(v) - p|, cap).
-
-    Args:
-        vertices: vertices that were seen, int32 (L,).
-        points_px: where, float64 (L, 2), pixels.
-        weights: energy of one pixel of distance, float64 (L,).
-        verts_cam: all vertices in camera space, float64 (V, 3), metres.
-        is_hidden: vertices that cost the cap, bool (V,).
-        focal: focal lengths, float64 (2,), pixels.
-        center: principal point, float64 (2,), pixels.
-        cap_px: distance from which a vertex costs no more; infinite for none.
-        floor_px: distance below which the norm is rounded off for re-weighting.
-        wants_derivatives: whether to add to force and curvature.
-        force: gradients by motion and turn of each vertex, float64 (V, 6), added to.
-        curvature: packed Hessians (see NUM_CURVATURES), float64 (V, 21), added to.
-
-    Returns:
-        The energy.
-    """
-    energy = 0.0
-    for k in range(len(vertices)):
-        v = vertices[k]
-        weight = weights[k]
-        if is_hidden[v]:
-            energy += weight * cap_px
-            continue
-        depth = max(verts_cam[v, 2], 1e-3)
-        x, y = verts_cam[v, 0] / depth, verts_cam[v, 1] / depth
-        ex = focal[0] * x + center[0] - points_px[k, 0]
-        ey = focal[1] * y + center[1] - points_px[k, 1]
-        distance = math.sqrt(ex * ex + ey * ey)
-        energy += weight * min(distance, cap_px)
-        if not wants_derivatives or distance >= cap_px:
-            continue
-        w = weight / max(distance, floor_px)
-        a, b = focal[0] / depth, focal[1] / depth
-        _add_plane(force, curvature, v, a, 0.0, -a * x, w, ex)
-        _add_plane(force, curvature, v, 0.0, b, -b * y, w, ey)
-    return energy
-
-
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_plane(force, curvature, v, a, b, c, weight, residual):  # pragma: no cover - compiled
-    """Add weight / 2 * (residual + (a, b, c) . d)^2 of the motion d of vertex v."""
-    force[v, 0] += weight * a * residual
-    force[v, 1] += weight * b * residual
-    force[v, 2] += weight * c * residual
-    curvature[v, 0] += weight * a * a
-    curvature[v, 1] += weight * b * a
-    curvature[v, 2] += weight * b * b
-    curvature[v, 3] += weight * c * a
-    curvature[v, 4] += weight * c * b
-    curvature[v, 5] += weight * c * c

@@ -7,29 +7,16 @@ import math
 import numba
 import numpy as np
 
+from tracker.frame_terms import NUM_CAMERA
+
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
-_NUM_CAMERA = 3
-"""Columns of the camera, which turn no normals."""
 _NUM_TURNING = 9
 """Columns with which the axes of a normal map may turn: the head's rotation and translation, and the neck."""
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def stack_rows(
-    active,
-    row_of_vertex,
-    jacobian,
-    force,
-    curvature,
-    verts_cam,
-    vert_normals_cam,
-    start,
-    neighbour,
-    after,
-    before,
-    turning,
-    step,
-    rows,
+    active, row_of_vertex, jacobian, force, curvature, verts_cam, vert_normals_cam, rings, turning, step, rows
 ):  # pragma: no cover - compiled
     """Turn per-vertex forces and curvatures into rows whose square is the Hessian, and the gradient.
 
@@ -41,10 +28,7 @@ def stack_rows(
         curvature: packed Hessians of the same, float64 (V, 21).
         verts_cam: vertices in camera space, float64 (V, 3), metres.
         vert_normals_cam: their unit normals, float64 (V, 3).
-        start: first entry of each vertex in the rings (see ``VertexRings``), int32 (V + 1,).
-        neighbour: neighbours, int32 (M,).
-        after: vertices that follow the neighbours, int32 (M,).
-        before: vertices that come before the neighbours, int32 (M,).
+        rings: the vertices' neighbours (see ``VertexRings``).
         turning: how fast the normal map's axes turn with each of the first nine columns, camera axes, float64 (9, 3).
         step: write rows of one vertex in so many, with as many times the weight.
         rows: written to, (6 K / step, P), zeros before, with H = rows^T rows.
@@ -54,6 +38,7 @@ def stack_rows(
     """
     gradient, pull = np.zeros(jacobian.shape[2]), np.zeros((len(jacobian), 3))
     turns, factor, lean = np.zeros((3, jacobian.shape[2]), jacobian.dtype), np.zeros((6, 6)), np.empty(3)
+    start, neighbour, after, before = rings
     for k in range(len(active)):
         v = active[k]
         index = row_of_vertex[v]
@@ -82,14 +67,14 @@ def _pull_vertex(force, moves, pull, gradient):  # pragma: no cover - compiled
     pull[0] += force[0]
     pull[1] += force[1]
     pull[2] += force[2]
-    for p in range(len(gradient) - _NUM_CAMERA, len(gradient)):
+    for p in range(len(gradient) - NUM_CAMERA, len(gradient)):
         gradient[p] += force[0] * moves[0, p] + force[1] * moves[1, p] + force[2] * moves[2, p]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def _add_pulls(pull, jacobian, gradient):  # pragma: no cover - compiled
     """Add the forces (N, 3) on all vertices of the Jacobian to the gradient, but for the camera's columns."""
-    num_moving = len(gradient) - _NUM_CAMERA
+    num_moving = len(gradient) - NUM_CAMERA
     for n in range(len(pull)):
         x, y, z = pull[n, 0], pull[n, 1], pull[n, 2]
         if x != 0.0 or y != 0.0 or z != 0.0:
@@ -157,7 +142,7 @@ def _turn_ring(ring, neighbour, after, before, verts_cam, row_of_vertex, jacobia
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def _add_cross(out, plus, factor, minus, other):  # pragma: no cover - compiled
     """Add ``factor`` times one row, less ``other`` times another, to ``out``, but for the camera's columns."""
-    for p in range(len(out) - _NUM_CAMERA):
+    for p in range(len(out) - NUM_CAMERA):
         out[p] += factor * plus[p] - other * minus[p]
 
 

@@ -90,17 +90,6 @@ def squares(squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * squared, np.ones_like(squared)
 
 
-def norm(floor: float, cap: float = np.inf) -> Kernel:
-    """Return the kernel min(e, cap); below ``floor`` the weights are those of a parabola."""
-
-    def kernel(squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        length = np.sqrt(squared)
-        weights = np.where(length < cap, 1.0 / np.maximum(length, floor), 0.0)
-        return np.minimum(length, cap), weights
-
-    return kernel
-
-
 @dataclass(frozen=True, eq=False)
 class LandmarkTerm:
     """Compare surface points with where they were seen: sum rho(|W (pi(x) - p)|)."""

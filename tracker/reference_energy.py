@@ -34,8 +34,9 @@ from flame.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from flame.skinning import joint_transforms, skin
 from flame.surface import SurfacePoints
 from priors.dense_surface import DenseSurface
-from tracker.reference_problem import DenseProblem, Parameters, PointEvidence, padded
+from tracker.reference_problem import FRAME_SECONDS, DenseProblem, Parameters, PointEvidence, padded
 from tracker.reference_raster import (
+    NEAREST_METRES,
     MeshEdges,
     area_normals,
     at_rays,
@@ -50,9 +51,6 @@ from tracker.reference_raster import (
 
 SEAM_UV_DISTANCE = 0.1
 """Rendered and predicted texture coordinates that differ by more lie on two sides of a seam."""
-
-_NEAREST_METRES = 1e-3
-_FRAME_SECONDS = 1 / 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +122,7 @@ class _Mesh:
 
     def project(self, points_cam: Tensor) -> Tensor:
         """Project points (N, 3) to pixels (N, 2)."""
-        return self.focal_px * points_cam[:, :2] / points_cam[:, 2:].clamp_min(_NEAREST_METRES) + self.center_px
+        return self.focal_px * points_cam[:, :2] / points_cam[:, 2:].clamp_min(NEAREST_METRES) + self.center_px
 
 
 class ReferenceEnergy:
@@ -365,7 +363,7 @@ class ReferenceEnergy:
             "rotation": axis_angle_from_matrix(turn) if weights.rotation else turn,
             "translation": parameters.translation - self._tensor(previous.translation),
         }
-        pace = _FRAME_SECONDS / self.problem.seconds_since_previous
+        pace = FRAME_SECONDS / self.problem.seconds_since_previous
         return {
             f"smooth_{name}": pace * getattr(weights, name) * change.square().sum()
             for name, change in changes.items()

@@ -15,9 +15,13 @@ from flame.rotation import matrix_from_axis_angle
 from flame.surface import SurfacePoints
 from priors.dense_surface import DenseSurface
 from priors.evidence import DenseMaps
-from priors.uv_lookup import UvCopies, UvLookup
+from priors.uv_lookup import UvLookup
 from priors.uv_noise import denoise_uv
+from tracker.dense_checks import check_problem
 from tracker.state import FaceState
+
+FRAME_SECONDS = 1 / 30
+"""Time between frames at which the weights of smoothness are stated."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,16 @@ class DenseProblem:
     """Expected identity coefficients (<= I,); zero where missing."""
     previous: FaceState | None = None
     """State in the frame before."""
-    seconds_since_previous: float = 1 / 30
+    seconds_since_previous: float = FRAME_SECONDS
     """Time since the frame before."""
+
+    def __post_init__(self) -> None:
+        """Refuse evidence that cannot be meant.
+
+        Raises:
+            InputError: sizes differ, values are in other units, or the evidence speaks of another head.
+        """
+        check_problem(self)
 
     @property
     def size_px(self) -> int:
@@ -93,8 +105,7 @@ def look_up_vertices(head: HeadModel, maps: DenseMaps, max_distance: float, is_s
     Raises:
         InputError: the head has no texture coordinates.
     """
-    surface = DenseSurface.of(head)
-    copies = UvCopies(surface.vertices, surface.vertex_uv)
+    copies = DenseSurface.of(head).copies
     matches = UvLookup(denoise_uv(maps.uv, maps.mask) if is_subpixel else maps.uv, maps.mask).find(
         copies.uv, max_distance, is_subpixel
     )

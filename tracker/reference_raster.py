@@ -24,7 +24,8 @@ HIDDEN_BEHIND_METRES = 0.01
 OUTLINE_STEP_PX = 1.5
 """So far outside a silhouette edge the rendering must show background for the edge to lie on the outline."""
 
-_NEAREST_METRES = 1e-3
+NEAREST_METRES = 1e-3
+"""Points nearer than this are projected as if they were at this depth."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ def render(verts_cam: np.ndarray, faces: np.ndarray, camera: Intrinsics, backend
 
 def hidden_vertices(verts_cam: np.ndarray, camera: Intrinsics, fragments: Fragments) -> np.ndarray:
     """Return which vertices (V, 3) lie behind the rendered surface or the camera, bool (V,); none outside the image."""
-    depth = np.maximum(verts_cam[:, 2], _NEAREST_METRES)
+    depth = np.maximum(verts_cam[:, 2], NEAREST_METRES)
     column, row = np.floor(_projected(verts_cam, camera)).T
     height, width = fragments.depth.shape
     is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     column, row = (np.where(is_inside, index, 0).astype(np.int64) for index in (column, row))
     is_behind = fragments.depth[row, column] + HIDDEN_BEHIND_METRES < depth
-    return (is_inside & is_behind) | (verts_cam[:, 2] < _NEAREST_METRES)
+    return (is_inside & is_behind) | (verts_cam[:, 2] < NEAREST_METRES)
 
 
 def find_outline(
@@ -126,7 +127,7 @@ def _at_pixels(mask: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _projected(verts_cam: np.ndarray, camera: Intrinsics) -> np.ndarray:
-    depth = np.maximum(verts_cam[:, 2:], _NEAREST_METRES)
+    depth = np.maximum(verts_cam[:, 2:], NEAREST_METRES)
     return verts_cam[:, :2] * (camera.fx, camera.fy) / depth + (camera.cx, camera.cy)
 
 

@@ -13,7 +13,14 @@ from flame.rotation import matrix_from_axis_angle
 from flame.surface import SurfacePoints
 from priors.dense_rendering import render_dense_maps, render_foreground
 from priors.evidence import NormalSpace
-from tracker.reference_problem import DenseProblem, LidEvidence, Parameters, PointEvidence, look_up_vertices
+from tracker.reference_problem import (
+    DenseProblem,
+    LidEvidence,
+    Parameters,
+    PointEvidence,
+    VertexLookups,
+    look_up_vertices,
+)
 from tracker.state import FaceState
 
 UPRIGHT = np.diag((1.0, -1.0, -1.0))
@@ -64,13 +71,19 @@ def make_scene(
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0),
     strength: float = 1.0,
     is_subpixel: bool = False,
+    num_shapes: int | None = None,
 ) -> DenseScene:
-    """Render a head with a random face; ``strength`` scales identity, expression and jaw."""
+    """Render a head with a random face; ``strength`` scales identity, expression and jaw.
+
+    With ``num_shapes``, only so many of the first identity coefficients are not zero.
+    """
     rng = np.random.default_rng(5)
     camera = Intrinsics.from_fov(26.0, size, size)
     angles = np.concatenate((neck, (0.1 * strength, 0.02 * strength, 0.0), np.zeros(6)))
     expression = strength * rng.uniform(0.0, 0.4, head.num_expression)
     shape = strength * rng.normal(0.0, 0.7, head.num_shape)
+    if num_shapes is not None:
+        shape[num_shapes:] = 0.0
     cam_from_head = matrix_from_axis_angle(np.array((0.1, 0.25, 0.05))) @ UPRIGHT if rotation is None else rotation
     state = FaceState(cam_from_head, np.array((0.01, -0.005, 0.68)), angles, expression)
     verts_cam = state.points_cam(vertices_head(head, state, shape))
@@ -86,6 +99,15 @@ def make_scene(
         previous=state,
     )
     return DenseScene(_with_points(problem, verts_cam), state, shape, verts_cam)
+
+
+def with_exact_lookups(scene: DenseScene) -> DenseProblem:
+    """Return the problem with its vertices looked up where they really are, and nothing known beforehand."""
+    lookups, camera = scene.problem.lookups, scene.problem.intrinsics
+    points_px = project(scene.verts_cam[lookups.vertices], camera)
+    is_right = np.linalg.norm(points_px - lookups.points_px, axis=1) < 1.5
+    exact = VertexLookups(lookups.vertices[is_right], points_px[is_right])
+    return replace(scene.problem, lookups=exact, anchor=None, previous=None)
 
 
 def _with_points(problem: DenseProblem, verts_cam: np.ndarray) -> DenseProblem:

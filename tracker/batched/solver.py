@@ -98,14 +98,7 @@ def fit_frames(
     count = len(whitenings)
     prior_list = [priors] * count if isinstance(priors, StatePrior) else list(priors)
     view_list = [views] * count if isinstance(views, View) else list(views)
-    if not (count == len(starts) == len(prior_list) == len(view_list)):
-        raise InputError(
-            f"frames need one start, prior and view each; got {count} frames, {len(starts)} starts, "
-            f"{len(prior_list)} priors, {len(view_list)} views"
-        )
-    for whitening in whitenings:
-        if len(whitening.points_px) != rig.num_points:
-            raise InputError(f"the rig has {rig.num_points} points; a frame has {len(whitening.points_px)}")
+    _check_frames(rig, whitenings, starts, prior_list, view_list)
     batched_rig = BatchedRig.of(rig, device, dtype)
     fits: list[FrameFit] = []
     for first in range(0, count, max_batch):
@@ -114,6 +107,25 @@ def fit_frames(
         start = BatchedStates.of(starts[part], device, dtype)
         fits += _one_by_one(minimize_frames(batched_rig, frames, start, config, max_iterations))
     return fits
+
+
+def _check_frames(
+    rig: SurfaceRig,
+    whitenings: Sequence[Whitening],
+    starts: Sequence[FaceState],
+    priors: Sequence[StatePrior],
+    views: Sequence[View],
+) -> None:
+    """Refuse frames that do not belong together."""
+    count = len(whitenings)
+    if not (count == len(starts) == len(priors) == len(views)):
+        raise InputError(
+            f"frames need one start, prior and view each; got {count} frames, {len(starts)} starts, "
+            f"{len(priors)} priors, {len(views)} views"
+        )
+    for whitening in whitenings:
+        if len(whitening.points_px) != rig.num_points:
+            raise InputError(f"the rig has {rig.num_points} points; a frame has {len(whitening.points_px)}")
 
 
 def minimize_frames(
