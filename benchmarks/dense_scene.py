@@ -80,7 +80,7 @@ def random_state(head: HeadModel, yaw_degrees: float, rng: np.random.Generator) 
     pitch, roll = rng.uniform(-_PITCH_ROLL_DEGREES, _PITCH_ROLL_DEGREES, 2)
     is_action, count = _is_action(head), head.num_expression
     strength = _LARGEST_ACTION * rng.random(count) * (rng.random(count) < _ACTIVE_SHARE)
-    expression = np.where(is_action, strength, _BUMP_SIGMA * rng.normal(size=count))
+    expression = _possible(head, np.where(is_action, strength, _BUMP_SIGMA * rng.normal(size=count)))
     return _state(np.array((pitch, yaw_degrees, roll)), np.zeros(3), _LARGEST_JAW * rng.random(), expression)
 
 
@@ -90,7 +90,7 @@ def random_motion(head: HeadModel, num_frames: int, rng: np.random.Generator) ->
     waves = gaussian_filter1d(rng.normal(size=(num_frames, 7 + count)), _CLIP_SIGMA_FRAMES, axis=0, mode="wrap")
     waves *= np.sqrt(2 * np.sqrt(np.pi) * _CLIP_SIGMA_FRAMES)
     actions = 0.5 * _LARGEST_ACTION * np.clip(waves[:, 7:] - 0.5, 0, 2)
-    expressions = np.where(_is_action(head), actions, _BUMP_SIGMA * waves[:, 7:])
+    expressions = _possible(head, np.where(_is_action(head), actions, _BUMP_SIGMA * waves[:, 7:]))
     jaws = 0.5 * _LARGEST_JAW * np.clip(waves[:, 6], 0, 2)
     return [
         _state(_CLIP_DEGREES * wave[:3], _CLIP_METRES * wave[3:6], jaw, expression)
@@ -161,6 +161,12 @@ def _is_action(head: HeadModel) -> np.ndarray:
     """Return which expressions only go one way, bool (E,)."""
     assert head.expression_bounds is not None
     return head.expression_bounds[:, 0].numpy() >= 0
+
+
+def _possible(head: HeadModel, expressions: np.ndarray) -> np.ndarray:
+    """Return expressions (..., E) within the head's bounds."""
+    assert head.expression_bounds is not None
+    return np.clip(expressions, *head.expression_bounds.numpy().T)
 
 
 def _state(degrees: np.ndarray, shift: np.ndarray, jaw: float, expression: np.ndarray) -> FaceState:

@@ -13,7 +13,7 @@ from configs import load_preset
 from configs.schema import Config, SolverConfig
 from flame import load_head
 from flame.rotation_kernels import rotation_matrix
-from flame.surface import SurfacePoints, build_surface_rig
+from flame.surface import SurfacePoints, SurfaceRig, build_surface_rig
 from tracker.camera_guess import guess_camera
 from tracker.clip import Span, cast, identify, load_toolkit, probe, scout
 from tracker.faces import FaceFollower, Sighting
@@ -80,10 +80,11 @@ def joint_milliseconds(counts: Sequence[int]) -> list[float]:
     noise of half a pixel, from neutral faces in the picture's middle; always the same number of iterations.
     """
     model = _point_model()
-    frames = [_frame(model, seed) for seed in range(max(counts))]
+    rig = model.around(np.zeros(model.rig.num_shapes))
+    frames = [_frame(model, rig, seed) for seed in range(max(counts))]
     start = FaceState(_FACING, np.array((0.0, 0.0, 0.7)), np.zeros(12), np.zeros(model.rig.num_expressions))
     solver = SolverConfig(tolerance=0.0)
-    shared = Shared(np.zeros(model.reduced_rig.num_shapes))
+    shared = Shared(np.zeros(rig.num_shapes))
     prior = SharedPrior.around_zero(len(shared.shape), model.config.regularization.identity)
 
     def solve(count: int) -> float:
@@ -107,9 +108,9 @@ def _point_model() -> FittingModel:
     return FittingModel.of(rig, head.expression_bounds.double().numpy(), Config())
 
 
-def _frame(model: FittingModel, seed: int) -> FrameProblem:
+def _frame(model: FittingModel, rig: SurfaceRig, seed: int) -> FrameProblem:
     """Return what a camera sees of an average face in some pose and expression."""
-    rng, rig = np.random.default_rng(seed), model.reduced_rig
+    rng = np.random.default_rng(seed)
     joint_angles = np.zeros(12)
     joint_angles[3] = 0.25 * rng.random()
     state = FaceState(

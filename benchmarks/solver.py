@@ -14,7 +14,9 @@ All solvers start from the same pose of the neutral mean head (random sample con
 
 - ``Adam, paper``: preset ``paper``, 500 steps; ``Adam, released``: preset ``released``, 200 steps. Float32, on the CPU.
 - ``ours, paper`` and ``ours, released``: Levenberg-Marquardt on the same energies.
-- ``ours, dense``: Levenberg-Marquardt on the energy of preset ``dense``. Energies of different names do not compare.
+- ``ours, dense``: Levenberg-Marquardt on an energy of our own with weaker priors, texture coordinates by the pixel and
+  vertices looked up between pixels (``configs.presets.DENSE_ENERGY``), the same for exact and for noisy maps. Energies
+  of different names do not compare.
 
 In the clip we solve identity from 10 frames together and then stream every frame from the one before; with the paper's
 energy only the first 60. Adam fits 2 of those, each by itself. Times are extrapolated (``~``) to all frames. The energy

@@ -52,7 +52,7 @@ first order, but for that factor, which only ever multiplies a weight."""
 
 DENSE_ENERGY = EnergyConfig(
     uv=2000.0,
-    uv_cap=20 / 256,
+    uv_cap=4 / 256,
     uv_is_subpixel=True,
     uv_pixel=4000.0,
     normal=1000.0,
@@ -62,10 +62,11 @@ DENSE_ENERGY = EnergyConfig(
     expression=0.01,
     eyes=0.01,
 )
-"""Our own, for maps that are right but for noise: texture coordinates count by the pixel, too, priors for little."""
+"""Our own, for maps that are right but for noise: texture coordinates count by the pixel, too, and priors for so little
+that exact maps outvote them. Vertices near the outline that cannot be seen find wrong pixels, hence the narrow cap."""
 
-_LANDMARK_MAPS_ENERGY = replace(DENSE_ENERGY, normal=200.0, identity=0.15, expression=0.05)
-"""For maps drawn from landmarks, whose faults are shared by all pixels: normals count for less, priors for more."""
+_LANDMARK_MAPS_ENERGY = replace(DENSE_ENERGY, uv_cap=20 / 256, normal=200.0, identity=0.15, expression=0.05)
+"""For maps drawn from landmarks, whose faults are large and shared by all pixels: priors count for more."""
 
 PRESETS: dict[str, Config] = {
     "default": Config(),

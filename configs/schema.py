@@ -45,7 +45,8 @@ class RegularizationConfig:
     """Rotations that anatomy hardly allows (jaw roll, eye roll), radians."""
     identity: float = 0.2
     """Identity coefficients, in the head model's own standard deviations; far below 1, because hundreds of landmarks in
-    a dozen frames err together and would otherwise speak with one detector's habits as if they were many witnesses."""
+    a dozen frames err together and would otherwise speak with one detector's habits as if they were many witnesses.
+    Around an identity that the landmarks suggest by themselves, N keyframes count as the root of N."""
     log_focal: float = 0.05
     """Logarithm of the focal length around its expected value."""
     principal_point: float = 0.0

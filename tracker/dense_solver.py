@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
@@ -22,17 +22,21 @@ from flame.mesh_rig import MeshRig
 from flame.model import HeadModel
 from flame.surface import NUM_JOINT_ANGLES, SurfacePoints, SurfaceRig, build_surface_rig
 from priors.dense_surface import DenseSurface
-from tracker.dense_term import COARSE, FINE, DenseTerm, Detail
+from tracker.dense_checks import check_fit
+from tracker.dense_term import COARSE, FINE, SHARP, DenseTerm, Detail
 from tracker.frame_terms import FrameTerm, LandmarkTerm, StateTerm, VectorTerm, squares
 from tracker.joint_solver import FrameProblem, JointFit, Shared, SharedPrior, fit_joint
 from tracker.priors import StatePrior
-from tracker.reference_problem import DenseProblem, PointEvidence, Unknowns, padded
+from tracker.reference_problem import FRAME_SECONDS, DenseProblem, PointEvidence, Unknowns, padded
 from tracker.state import FIRST_EXPRESSION, NUM_RIGID, FaceState, View
 from tracker.terms import Whitening
 
-_FRAME_SECONDS = 1 / 30
 _MIN_LOOKUPS, _AGREEING_SHARE, _MAX_SAMPLES = 12, 0.02, 300
 _COARSE_SHAPES, _COARSE_ITERATIONS, _COARSE_TOLERANCE = 80, 5, 1e-2
+_FINE_ITERATIONS, _FINE_TOLERANCE = 25, 1e-3
+"""Where a fine look ends if a sharp one follows."""
+_NO_DISTORTION = np.zeros(4)
+_FOLLOWING_STEPS, _LEAST_WIDTH_PX = 6, 0.5
 _NECK, _JAW, _LEFT_EYE, _RIGHT_EYE = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
 
 
@@ -146,23 +150,25 @@ def fit_dense(
         problems: what each image says; the anchor of the first is the person's.
         starts: where to begin, one state per image.
         energy: weights of the terms.
-        solver: when to stop.
-        max_iterations: Levenberg-Marquardt iterations at most.
+        solver: when to stop; a tolerance below 1e-3 has the evidence looked at more sharply in the end.
+        max_iterations: Levenberg-Marquardt iterations at most, the coarse look's not counted.
         unknowns: what is solved for; by default what the paper solves for.
         start: identity and camera to begin with.
         log_zoom_sigma: standard deviation of the logarithm of the focal length, where that is solved for.
         is_warm: whether the start is near the solution, so that the coarse look, which finds the way, can be left out.
+
+    Raises:
+        InputError: an image has no start, is of another head, or says nothing.
     """
+    check_fit(model.head, problems, starts)
     unknowns = unknowns or Unknowns()
     begin = start or Shared(np.zeros(model.rig.num_shapes))
 
     def fit(
         level: DenseModel, detail: Detail, begin: Shared, starts: Sequence[FaceState], settings: SolverConfig, most: int
     ) -> JointFit:
-        frames = [
-            frame_problem(level, problem, energy, unknowns, state, detail)
-            for problem, state in zip(problems, starts, strict=True)
-        ]
+        pairs = zip(problems, starts, strict=True)
+        frames = [frame_problem(level, problem, energy, unknowns, state, detail) for problem, state in pairs]
         shared_prior = identity_prior(level, problems[0], energy, unknowns, log_zoom_sigma)
         return fit_joint(frames, starts, begin, shared_prior, settings, most)
 
@@ -172,8 +178,29 @@ def fit_dense(
         found = fit(model.coarse, COARSE, few, starts, settings, _COARSE_ITERATIONS)
         shape = np.concatenate((found.shared.shape, begin.shape[count:]))
         begin, starts = replace(found.shared, shape=shape), found.states
-    found = fit(model, FINE, begin, starts, solver, max_iterations)
+    else:
+        pairs = zip(problems, starts, strict=True)
+        starts = [moved_to_lookups(model, problem, state, begin) for problem, state in pairs]
+    found = _look_closely(partial(fit, model), begin, starts, solver, max_iterations)
     return DenseFit(found.states, found.shared.shape, found.shared.log_zoom, found.shared.center_shift_px, found)
+
+
+def _look_closely(
+    fit: Callable[[Detail, Shared, Sequence[FaceState], SolverConfig, int], JointFit],
+    begin: Shared,
+    starts: Sequence[FaceState],
+    solver: SolverConfig,
+    max_iterations: int,
+) -> JointFit:
+    """Fit finely, and then sharply where the tolerance asks for it; the iterations are those of both."""
+    if solver.tolerance >= _FINE_TOLERANCE:
+        return fit(FINE, begin, starts, solver, max_iterations)
+    settings = replace(solver, tolerance=_FINE_TOLERANCE)
+    fine = fit(FINE, begin, starts, settings, min(max_iterations, _FINE_ITERATIONS))
+    if fine.iterations >= max_iterations:
+        return fine
+    sharp = fit(SHARP, fine.shared, fine.states, solver, max_iterations - fine.iterations)
+    return replace(sharp, iterations=fine.iterations + sharp.iterations)
 
 
 def start_from_lookups(model: DenseModel, problem: DenseProblem) -> FaceState:
@@ -187,16 +214,15 @@ def start_from_lookups(model: DenseModel, problem: DenseProblem) -> FaceState:
     lookups, view = problem.lookups, View.of(problem.intrinsics)
     neutral = np.zeros(NUM_JOINT_ANGLES), np.zeros(model.rig.num_expressions)
     facing = FaceState(np.eye(3), np.zeros(3), *neutral)
-    posed = model.rig.pose(np.zeros(model.rig.num_shapes), facing.expression, neutral[0], np.eye(3), np.zeros(3))
-    camera = np.array([[view.focal_px[0], 0, view.center_px[0]], [0, view.focal_px[1], view.center_px[1]], [0, 0, 1]])
+    verts_head = _verts_head(model, facing, np.zeros(model.rig.num_shapes))
     count, found = len(lookups.vertices), False
     if count >= _MIN_LOOKUPS:
         cv2.setRNGSeed(0)
         found, axis_angle, translation, _ = cv2.solvePnPRansac(
-            posed.verts_cam[lookups.vertices],
+            verts_head[lookups.vertices],
             lookups.points_px,
-            camera,
-            np.zeros(4),
+            view.matrix,
+            _NO_DISTORTION,
             flags=cv2.SOLVEPNP_SQPNP,
             reprojectionError=_AGREEING_SHARE * problem.size_px,
             iterationsCount=_MAX_SAMPLES,
@@ -208,6 +234,36 @@ def start_from_lookups(model: DenseModel, problem: DenseProblem) -> FaceState:
             "needed: is it a map of this head's texture coordinates, origin bottom left?"
         )
     return replace(facing, rotation=cv2.Rodrigues(axis_angle)[0], translation=translation[:, 0])
+
+
+def moved_to_lookups(model: DenseModel, problem: DenseProblem, state: FaceState, shared: Shared) -> FaceState:
+    """Return a state with its head moved rigidly to where the texture map shows it now.
+
+    What moves further between frames than the energy's cap would be lost without. Few robust Gauss-Newton steps: the
+    width of the kernel (Geman-McClure's weights) is the median distance, so that it shrinks on the way.
+    """
+    lookups, view = problem.lookups, shared.view(View.of(problem.intrinsics))
+    if len(lookups.vertices) < _MIN_LOOKUPS:
+        return state
+    points = _verts_head(model, state, shared.shape)[lookups.vertices]
+    axis_angle, translation = cv2.Rodrigues(state.rotation)[0][:, 0], state.translation.copy()
+    for _ in range(_FOLLOWING_STEPS):
+        seen_px, by_all = cv2.projectPoints(points, axis_angle, translation, view.matrix, _NO_DISTORTION)
+        error_px, by_pose = lookups.points_px - seen_px[:, 0], by_all[:, :NUM_RIGID]
+        distance_px = np.linalg.norm(error_px, axis=1)
+        width_px = max(float(np.median(distance_px)), _LEAST_WIDTH_PX)
+        weighted = by_pose * np.repeat((1 + (distance_px / width_px) ** 2) ** -2, 2)[:, None]
+        step = np.linalg.lstsq(weighted.T @ by_pose, weighted.T @ error_px.ravel(), rcond=None)[0]
+        axis_angle, translation = axis_angle + step[:3], translation + step[3:]
+    if not (np.isfinite(translation).all() and translation[2] > 0):
+        return state
+    return replace(state, rotation=cv2.Rodrigues(axis_angle)[0], translation=translation)
+
+
+def _verts_head(model: DenseModel, state: FaceState, shape: np.ndarray) -> np.ndarray:
+    """Return posed vertices (V, 3) in head space, metres, float64."""
+    posed = model.rig.pose(shape, state.expression, state.joint_angles, np.eye(3), np.zeros(3))
+    return np.asarray(posed.verts_cam, np.float64)
 
 
 def frame_problem(
@@ -285,7 +341,7 @@ def _state_terms(problem: DenseProblem, energy: EnergyConfig, num_values: int) -
     for part, weight in parts:
         weights[part] = weight
     if before is not None and weights.any():
-        root = np.sqrt(2 * weights * _FRAME_SECONDS / problem.seconds_since_previous)
+        root = np.sqrt(2 * weights * FRAME_SECONDS / problem.seconds_since_previous)
         target = np.concatenate((np.zeros(NUM_RIGID), before.values))
         kept = np.flatnonzero(root)
         terms.append(StateTerm(np.diag(root)[kept], (root * target)[kept], before))

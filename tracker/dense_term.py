@@ -21,9 +21,18 @@ from flame.rotation_kernels import left_jacobian
 from flame.shading import vertex_normals
 from flame.surface import NECK
 from priors.dense_surface import DenseSurface
-from tracker.dense_kernels import NUM_CURVATURES, add_pixels, add_projections, stack_rows
+from tracker.dense_kernels import (
+    NUM_CURVATURES,
+    MapCamera,
+    PixelEvidence,
+    PixelNorms,
+    SeenSurface,
+    add_pixels,
+)
 from tracker.dense_outline import OutlineEvidence, add_outline
+from tracker.dense_rows import stack_rows
 from tracker.frame_terms import FramePoint, Quadratic
+from tracker.projection_kernels import add_projections
 from tracker.reference_energy import SEAM_UV_DISTANCE
 from tracker.reference_problem import DenseProblem
 from tracker.reference_raster import HIDDEN_BEHIND_METRES
@@ -37,7 +46,7 @@ _NUM_PARTS = 4
 
 @dataclass(frozen=True)
 class Detail:
-    """Say how finely the evidence is looked at; a coarse look finds the way, a fine one the place."""
+    """Say how finely the evidence is looked at: a coarse look finds the way, a fine one the place."""
 
     pixel_step: int = 1
     """Use one pixel in so many rows and columns."""
@@ -53,6 +62,9 @@ class Detail:
 
 FINE = Detail()
 COARSE = Detail(pixel_step=4, normal_floor=0.1, uv_floor=1e-3, projection_floor_px=1.0)
+SHARP = Detail(normal_floor=2e-4, uv_floor=1e-6, projection_floor_px=2e-3, vertex_step=1)
+"""For evidence that is nearly exact: there residuals fall below the floors of ``FINE``, where squares would let priors
+and wrong lookups win."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,47 +203,35 @@ class LinearDense:
             view.center_px,
             term.energy.uv_cap * term.size_px or _NO_CAP,
             term.detail.projection_floor_px,
-            True,
             self._force,
             self._curvature,
         )
 
     def _add_pixels(self) -> dict[str, float]:
         """Add L_n and the texture term by pixels and return their energies."""
-        term, view, energy = self._term, self._point.view, self._term.energy
+        term, view = self._term, self._point.view
         if not term.uses_pixels:
             return {"normal": 0.0, "uv_pixel": 0.0}
         parts = _parts(term.pool, len(term.pixels))
         forces = [self._force] + [np.zeros_like(self._force) for _ in parts[1:]]
         curvatures = [self._curvature] + [np.zeros_like(self._curvature) for _ in parts[1:]]
 
+        surface = SeenSurface(
+            self._triangle,
+            term.detail.pixel_step,
+            term.rig.faces,
+            term.surface.is_excluded,
+            self._posed.verts_cam,
+            self._normals_cam,
+            term.surface.uv,
+            term.surface.uv_faces,
+        )
+        camera = MapCamera(view.focal_px, view.center_px, self._map_from_cam)
+
         def add(index: int) -> tuple[float, float]:
             part = parts[index]
-            return add_pixels(
-                term.pixels[part],
-                term.normals[part],
-                term.texture[part],
-                term.detail.pixel_step,
-                self._triangle,
-                term.rig.faces,
-                term.surface.is_excluded,
-                self._posed.verts_cam,
-                self._normals_cam,
-                term.surface.uv,
-                term.surface.uv_faces,
-                view.focal_px,
-                view.center_px,
-                self._map_from_cam,
-                energy.normal / len(term.pixels),
-                energy.normal_cap or _NO_CAP,
-                term.detail.normal_floor,
-                energy.uv_pixel / len(term.pixels),
-                SEAM_UV_DISTANCE,
-                term.detail.uv_floor,
-                True,
-                forces[index],
-                curvatures[index],
-            )
+            evidence = PixelEvidence(term.pixels[part], term.normals[part], term.texture[part])
+            return add_pixels(evidence, surface, camera, self._norms, forces[index], curvatures[index])
 
         energies = _each(term.pool, add, len(parts))
         for force, curvature in zip(forces[1:], curvatures[1:], strict=True):
@@ -256,6 +256,19 @@ class LinearDense:
             term.detail.projection_floor_px,
             self._force,
             self._curvature,
+        )
+
+    @property
+    def _norms(self) -> PixelNorms:
+        """Return what one pixel's differences cost."""
+        energy, detail, count = self._term.energy, self._term.detail, len(self._term.pixels)
+        return PixelNorms(
+            normal_weight=energy.normal / count,
+            normal_cap=float(energy.normal_cap or _NO_CAP),
+            normal_floor=float(detail.normal_floor),
+            uv_weight=energy.uv_pixel / count,
+            uv_seam=SEAM_UV_DISTANCE,
+            uv_floor=float(detail.uv_floor),
         )
 
     @cached_property
@@ -314,10 +327,7 @@ class LinearDense:
                 self._curvature,
                 self._posed.verts_cam,
                 self._normals_cam,
-                rings.start,
-                rings.neighbour,
-                rings.after,
-                rings.before,
+                rings,
                 self._turning(),
                 step,
                 rows[6 * (part.start // step) : 6 * -(-part.stop // step)],

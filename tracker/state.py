@@ -35,6 +35,12 @@ class View:
         (fx, fy), (cx, cy) = self.focal_px.tolist(), self.center_px.tolist()
         return Intrinsics(fx, fy, cx, cy, width, height)
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """Return the camera matrix, float64 (3, 3)."""
+        (fx, fy), (cx, cy) = self.focal_px, self.center_px
+        return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
     def zoomed(self, log_factor: float) -> View:
         """Return the view with its focal lengths multiplied by exp(log_factor)."""
         return View(self.focal_px * np.exp(log_factor), self.center_px)
