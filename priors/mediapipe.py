@@ -22,7 +22,7 @@ from priors.face_search import FaceSearch
 from priors.landmark_embedding import load_embedding
 from priors.landmark_topology import LEFT_IRIS, RIGHT_IRIS, landmark_topology
 from priors.outline import outline_normals
-from priors.presence import NEW_FACE_THRESHOLD, PRESENCE_THRESHOLD, PresenceJudge, profile_share, visible_share
+from priors.presence import PRESENCE_THRESHOLD, PresenceJudge, is_believed, profile_share, visible_share
 from priors.rough_pose import PoseEstimator, RoughPose
 
 __all__ = ["PRESENCE_THRESHOLD", "MediaPipePrior"]
@@ -37,8 +37,12 @@ _SECOND_LOOK_ROLL_RAD = 0.2
 _JITTER_CROP_PX = 0.35
 _JITTER_IMAGE_PX = 0.4
 """Noise of the landmarks beside the measured bias: in pixels of the network's input, and of the image."""
-_HOPELESS_UPRIGHT, _CLEARLY_UPRIGHT = -2.0, 25.0
-"""Landmark scores between which a new face is also looked at upside down."""
+_TURNS_RAD = (math.pi / 2, math.pi, -math.pi / 2)
+"""How else a new face is looked at when it is in doubt."""
+_HOPELESS_LOGIT = -2.0
+"""Landmark score below which a candidate is no face, however it is turned."""
+_AS_LIKELY = 3.0
+"""Readings whose log-odds differ by less are told apart by the landmark network's score, which sees small errors."""
 _CLEARLY_VISIBLE, _COVERED_SIGMA = 0.85, 0.07
 """Under cover the network invents landmarks: extra standard deviation, in face sizes, per share that is covered."""
 _CUT_OFF_LOSS = 2.0
@@ -85,7 +89,7 @@ class MediaPipePrior:
             return None
         if _has_moved(region, landmarks.region):
             landmarks = self._landmarker(image, landmarks.region)
-        pose = self._estimate_pose(landmarks.points_px, landmarks.depth_px)
+        pose = self._pose(landmarks)
         presence = self._judge.quick(image, landmarks, pose.residual_m)
         if presence < _MIN_PRESENCE or not _is_inside(landmarks.region, image):
             return None
@@ -138,10 +142,16 @@ class MediaPipePrior:
         landmarks = self._settle(image, region)
         if landmarks is None:
             return None
-        landmarks = self._right_way_up(image, landmarks)
-        pose = self._estimate_pose(landmarks.points_px, landmarks.depth_px)
+        if self._judge.is_clear(image, landmarks):
+            pose = self._pose(landmarks)
+            return self._evidence(image, landmarks, pose, self._judge.quick(image, landmarks, pose.residual_m))
+        landmarks = self._right_way_up(image, region, landmarks)
+        pose = self._pose(landmarks)
         presence = self._judge.thorough(image, landmarks, pose.residual_m)
-        return self._evidence(image, landmarks, pose, presence) if presence >= NEW_FACE_THRESHOLD else None
+        return self._evidence(image, landmarks, pose, presence) if is_believed(landmarks, presence) else None
+
+    def _pose(self, landmarks: Landmarks) -> RoughPose:
+        return self._estimate_pose(landmarks.points_px, landmarks.depth_px)
 
     def _settle(self, image: np.ndarray, region: FaceRegion) -> Landmarks | None:
         """Look at a region until it stays where the landmarks say that the face is; None where it leaves the image."""
@@ -155,17 +165,23 @@ class MediaPipePrior:
                 break
         return landmarks if _is_inside(landmarks.region, image) else None
 
-    def _right_way_up(self, image: np.ndarray, landmarks: Landmarks) -> Landmarks:
-        """Return what is seen upside down, if that looks more like a face.
+    def _right_way_up(self, image: np.ndarray, region: FaceRegion, landmarks: Landmarks) -> Landmarks:
+        """Return what is seen on its side or upside down, if that looks more like a face.
 
-        The networks put landmarks on a face that stands on its head, too, eyes on the mouth and chin on the forehead,
-        and may be fairly sure of them: scores up to 19 and 24, where the same faces the right way up have 25 to 35.
+        The networks put landmarks on a face that lies or stands on its head, too, eyes on the mouth and chin on the
+        forehead, and may be fairly sure of them: scores up to 25, where the same faces the right way up have 24 to 35.
         """
-        if not _HOPELESS_UPRIGHT < landmarks.logit < _CLEARLY_UPRIGHT:
+        if landmarks.logit <= _HOPELESS_LOGIT:
             return landmarks
-        region = landmarks.region
-        turned = self._settle(image, FaceRegion(region.center_px, region.size_px, region.roll_rad + math.pi))
-        return landmarks if turned is None or turned.logit <= landmarks.logit else turned
+        # Landmarks of a wrong reading lead astray: the turned looks begin where the detector saw the face.
+        turned = [
+            self._settle(image, FaceRegion(region.center_px, region.size_px, region.roll_rad + turn_rad))
+            for turn_rad in _TURNS_RAD
+        ]
+        readings = [landmarks, *(reading for reading in turned if reading is not None)]
+        likeness = [self._judge.likeness(image, each, self._pose(each).residual_m) for each in readings]
+        near = [each for each, value in zip(readings, likeness, strict=True) if value > max(likeness) - _AS_LIKELY]
+        return max(near, key=lambda each: each.logit)
 
     def dense(self, evidence: FaceEvidence, height: int, width: int) -> DenseMaps:
         """Rasterise the evidence to UV, normal and mask maps of the original image's size."""

@@ -40,19 +40,21 @@ class PoseEstimator:
         self._rigid = np.setdiff1d(np.arange(NUM_MESH_LANDMARKS), soft)
         camera_axes = reference[self._rigid] * (1.0, -1.0, -1.0)
         self._reference = camera_axes - camera_axes.mean(axis=0)
-        self._energy = (self._reference**2).sum()
+        self._energy = float((self._reference**2).sum())
 
     def __call__(self, points_px: np.ndarray, depth_px: np.ndarray) -> RoughPose:
         """Return the pose of landmarks (478, 2) with relative depth (478,), both in pixels."""
-        points = np.column_stack((points_px[self._rigid], depth_px[self._rigid]))
-        points -= points.mean(axis=0)
+        points = np.empty(self._reference.shape)
+        points[:, :2], points[:, 2] = points_px[self._rigid], depth_px[self._rigid]
+        points -= points.sum(axis=0) / len(points)
         u, singular, vt = np.linalg.svd(points.T @ self._reference)
         signs = np.array((1.0, 1.0, np.sign(np.linalg.det(u @ vt))))
         rotation = (u * signs) @ vt
         scale = float((singular * signs).sum() / self._energy)
-        rest = points / max(scale, 1e-9) - self._reference @ rotation.T
+        # Of the best copy, what is left of the squared distances is |p|^2 / s^2 - |q|^2.
+        rest = max(float(np.vdot(points, points)) / max(scale, 1e-9) ** 2 - self._energy, 0.0)
         # The face looks along -z of its own camera-like axes.
         forward = -rotation[:, 2]
         yaw = math.atan2(forward[0], math.hypot(forward[1], forward[2]))
         pitch = math.atan2(forward[1], -forward[2])
-        return RoughPose(yaw, pitch, scale, float(np.sqrt((rest**2).sum(axis=1).mean())))
+        return RoughPose(yaw, pitch, scale, math.sqrt(rest / len(points)))

@@ -15,11 +15,13 @@ from PIL import Image
 from configs.schema import RegularizationConfig
 from flame.errors import InputError
 from tests.tracker.face_clips import portrait, write_video
+from tests.tracker.scripted_faces import VIEW, evidence_of, pose
 from tests.tracker.test_exif import photo
 from tracker import api
 from tracker.camera_guess import HELD, CameraFreedom, GivenCamera, common_freedom, guess_camera
 from tracker.frames import SourceInfo
 from tracker.result import Track
+from tracker.scout import Glimpse, solve_person
 
 CONFIG = RegularizationConfig()
 CLIP = SourceInfo(Path("clip.mp4"), "video", 1280, 720, Fraction(25), 10, 0.4)
@@ -97,6 +99,40 @@ def test_a_description_says_what_was_solved():
 def test_what_no_camera_is_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         api.Options(**values)
+
+
+# Recovery from exact correspondences
+
+TURNS = [(0, 0, 0), (0, 0.6, 0), (0, -0.6, 0), (0.5, 0, 0), (-0.5, 0.3, 0), (0, 0, 1.5), (0.2, 0.2, -1.5), (0, 0, 3.0)]
+PLACES = [(0, 0, 0.3), (0.05, 0.02, 0.35), (-0.06, 0.04, 0.4), (0.04, -0.06, 0.3), (-0.03, -0.05, 0.5)]
+
+
+def views_of_one_camera(toolkit, log_zoom: float, shift_px: tuple[float, float]) -> list[Glimpse]:
+    """Look at the mean face from near by with another camera than the expected one."""
+    true_view = VIEW.zoomed(log_zoom).shifted(shift_px)
+    states = [pose(toolkit.model.rig, turn, PLACES[index % len(PLACES)]) for index, turn in enumerate(TURNS)]
+    return [Glimpse(evidence_of(toolkit.model.rig, state, view=true_view), 0.0, VIEW) for state in states]
+
+
+def solved_camera(toolkit, glimpses: list[Glimpse], freedom: CameraFreedom):
+    """Return what is found when many iterations may be spent."""
+    config = toolkit.model.config
+    patient = replace(config, scout=replace(config.scout, iterations=60))
+    return solve_person(replace(toolkit.model, config=patient, identity_anchor=None), glimpses, freedom)
+
+
+@pytest.mark.parametrize(("log_zoom", "shift_px"), [(0.15, (0.0, 0.0)), (-0.15, (0.0, 0.0)), (0.1, (25.0, -15.0))])
+def test_a_free_camera_is_recovered_from_exact_views(toolkit, log_zoom, shift_px):
+    center_sigma_px = 60.0 if any(shift_px) else 0.0
+    glimpses = views_of_one_camera(toolkit, log_zoom, shift_px)
+    person = solved_camera(toolkit, glimpses, CameraFreedom(0.5, center_sigma_px))
+    assert person.log_zoom == pytest.approx(log_zoom, abs=0.01)
+    assert person.center_shift_px == pytest.approx(shift_px, abs=1.5)
+
+
+def test_a_held_camera_is_held_whatever_the_views_say(toolkit):
+    person = solved_camera(toolkit, views_of_one_camera(toolkit, 0.1, (25.0, -15.0)), HELD)
+    assert person.log_zoom == 0 and person.center_shift_px == (0, 0)
 
 
 # Whole runs
