@@ -1,6 +1,6 @@
 """Measure the whole pipeline on rendered heads that are not the model: photographs in, heads out, compared with truth.
 
-    python benchmarks/accuracy.py [--heads DIR] [--set NAME ...] [--photos N]
+    python benchmarks/accuracy.py [--heads DIR] [--set NAME ...] [--photos N] [--failures FILE]
 
 DIR holds ``d5_population45.npz`` (faces of a population; only those that took no part in any calibration are used),
 ``d1_laser_smile.npz`` (a textured scan), ``d6_arkit_avatar.glb`` (an artist's head with ARKit shapes) and more scans;
@@ -10,7 +10,11 @@ The scans' skin is painted over the commons head registered to them, with eyes, 
 their own show them. Photos are 512 x 512, the camera (30 to 50 degrees) is not told. One photo: yaw within 20 degrees.
 Eight photos: one person, yaw to 40 and pitch to 15 degrees either way. A prediction is aligned with the truth by a
 similarity (seven landmarks, then iterative closest points); errors go one way, from true points on the face's skin to
-the predicted surface, see ``flame.surface_error``. ``mean head`` is the model's mean, aligned in the same way.
+the predicted surface, see ``flame.surface_error``. ``mean head`` is the model's mean, aligned in the same way. What
+leaks into expression is shown by ``|expr|``, the mean size of the expression coefficients, in rows of neutral faces.
+
+``exact maps`` takes no photo: texture coordinates and normals of the registered head are rendered in the camera of one
+frontal photo, which is told, and solved; what is left is what the model cannot show and its prior holds back.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from foreign_heads.exact_maps import ExactMaps
+from foreign_heads.failures import Case, Worst, save_cases
 from foreign_heads.heads import (
     AVATAR,
     NEUTRAL,
@@ -48,6 +54,7 @@ from tracker.result import Track
 
 SETS = (POPULATION, SMILE, AVATAR, *OTHER_SCANS)
 NUM_RANDOM_HEADS = 10
+NUM_FAILURES = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Figures:
     neutral: SurfaceError | None
     """None where the true neutral head is not known."""
     posed: SurfaceError
+    activity: float = float("nan")
+    """Mean size of the expression coefficients."""
 
 
 class Evaluator:
@@ -69,6 +78,8 @@ class Evaluator:
         topology = toolkit.head.topology
         assert topology is not None
         self.toolkit, self._topology = toolkit, topology
+        self.worst = Worst(NUM_FAILURES)
+        self._exact_maps = ExactMaps(toolkit.head)
         self._template = toolkit.head.template.numpy().astype(np.float64)
         self._basis = toolkit.head.shape_basis.numpy().astype(np.float64)
 
@@ -96,8 +107,20 @@ class Evaluator:
             if NEUTRAL in photo.head.poses and neutral is None:
                 neutral = self.error(photo.head, NEUTRAL, self.identity(track.identity[0]))
             posed = self.error(photo.head, photo.pose, track.vertices(0, space="head").astype(np.float64))
-            figures.append(Figures(photo.head, photo.pose, neutral, posed))
+            figures.append(
+                Figures(photo.head, photo.pose, neutral, posed, float(np.abs(track.expression[0, 0]).mean()))
+            )
+            if len(photos) == 1:
+                self.worst.offer(Case(photo, track.vertices(0), track.intrinsics, posed, neutral))
         return figures
+
+    def from_exact_maps(self, photo: Photo) -> Figures:
+        """Solve the exact maps of the registered head in a photo's camera and compare."""
+        solved = self._exact_maps.solve(photo)
+        head, pose = photo.head, photo.pose
+        neutral = self.error(head, NEUTRAL, solved.neutral) if NEUTRAL in head.poses else None
+        activity = float(np.abs(solved.expression).mean())
+        return Figures(head, pose, neutral, self.error(head, pose, solved.posed), activity)
 
 
 def _track(toolkit: Toolkit, photos: Sequence[Photo]) -> list[Track]:
@@ -125,8 +148,9 @@ def heads_of(name: str, folder: Path | None, model: HeadModel) -> Iterator[Forei
 def measure(
     heads: Iterator[ForeignHead], evaluator: Evaluator, studio: Studio, num_photos: int, seed: int = 11
 ) -> dict[str, list[Figures]]:
-    """Return the figures of the mean head, of single photos and of eight photos."""
-    found: dict[str, list[Figures]] = {"mean head": [], "ours, one photo": [], "ours, eight photos": []}
+    """Return the figures of the mean head, of single photos, of eight photos and of exact maps."""
+    names = ("mean head", "ours, one photo", "ours, eight photos", "ours, exact maps")
+    found: dict[str, list[Figures]] = {name: [] for name in names}
     for index, head in enumerate(heads):
         generator = np.random.default_rng((seed, index))
         camera, poses = studio.camera(generator), list(head.poses)
@@ -140,12 +164,15 @@ def measure(
             for number, angles in enumerate(spread_angles(generator))
         ]
         found["ours, eight photos"] += evaluator.tracked(photos)
+        # Heads are registered in their first pose.
+        photo = studio.photograph(head, poses[0], frontal_angles(generator), camera, generator)
+        found["ours, exact maps"].append(evaluator.from_exact_maps(photo))
     return found
 
 
 HEADER = (
     f"{'set':26s} {'what':20s} {'photos':>6s} | {'neutral L1':>10s} {'vs mean':>8s} {'L2':>6s} {'R2.5':>6s} {'NC':>6s}"
-    f" | {'posed L1':>8s} {'vs mean':>8s} {'L2':>6s} {'R2.5':>6s} {'NC':>6s}"
+    f" | {'posed L1':>8s} {'vs mean':>8s} {'L2':>6s} {'R2.5':>6s} {'NC':>6s} | {'|expr|':>6s}"
 )
 
 
@@ -160,7 +187,8 @@ def rows(name: str, found: dict[str, list[Figures]]) -> Iterator[str]:
         for what, group in found.items():
             members = [one for one in group if one.pose in chosen]
             if members:
-                yield f"{label:26s} {what:20s} {len(members):6d} | {_columns(_summary(members), base)}"
+                activity = f"{np.mean([one.activity for one in members]):6.3f}".replace("nan", "  -")
+                yield f"{label:26s} {what:20s} {len(members):6d} | {_columns(_summary(members), base)} | {activity}"
 
 
 def _summary(group: Sequence[Figures]) -> np.ndarray:
@@ -177,7 +205,7 @@ def _columns(values: np.ndarray, base: np.ndarray) -> str:
     for (l1, l2, close, normals), mean, width in zip(values, base, (10, 8), strict=True):
         change = 100 * (l1 / mean[0] - 1)
         halves.append(f"{l1:{width}.2f} {change:+7.1f}% {l2:6.2f} {close:6.1f} {normals:6.3f}")
-    return " | ".join(halves).replace("nan", "  -")
+    return " | ".join(halves).replace("+nan%", "   -").replace("nan", "  -")
 
 
 def main() -> None:
@@ -187,6 +215,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", metavar="NAME", help=f"sets to measure (default: {', '.join(SETS)})")
     parser.add_argument("--photos", type=int, default=3, help="single photos a pose (default: 3)")
     parser.add_argument("--with", nargs="*", default=[], dest="settings", metavar="SECTION.KEY=VALUE", help="settings")
+    parser.add_argument("--failures", type=Path, metavar="FILE", help="draw the worst single photos to this .png")
     options = parser.parse_args()
     model = load_head("commons", dtype=torch.float64)
     evaluator = Evaluator(load_toolkit("commons", "mediapipe", override(load_preset("default"), options.settings)))
@@ -203,6 +232,8 @@ def main() -> None:
             continue
         found = measure(heads_of(name, options.heads, model), evaluator, studio, options.photos)
         print("\n".join(rows(name, found)), flush=True)
+    if options.failures is not None:
+        save_cases(options.failures, evaluator.worst.cases, model.faces.numpy())
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ import numpy as np
 from configs.schema import Config
 from flame import HeadModel, load_head
 from flame.camera import Intrinsics
+from flame.errors import InputError
 from flame.surface import build_surface_rig
 from priors import create_prior
 from priors.evidence import FaceEvidence, Prior
+from priors.identity_anchor import load_anchor
 from tracker.camera_guess import HELD, CameraFreedom, CameraGuess
 from tracker.dense_fitting import DenseFitting
 from tracker.faces import Anchor, FaceFollower, Sighting
@@ -36,7 +38,7 @@ from tracker.scout import (
 )
 from tracker.smooth import create_smoother
 from tracker.state import View
-from tracker.stream import FaceFrame, PersonStream
+from tracker.stream import FaceFrame, PersonStream, smooths_jointly
 
 _UNKNOWN_FRAME_RATE = 30.0
 _MIN_FRAMES_AHEAD, _MAX_FRAMES_AHEAD = 4, 64
@@ -97,8 +99,9 @@ def load_toolkit(head: str, prior: str, config: Config, device: str = "auto") ->
     """Load head model and prior and prepare the head for fitting.
 
     Raises:
-        UserError: the head cannot be read, or the prior is not known.
+        UserError: the head cannot be read, the prior is not known, or settings contradict each other.
     """
+    _check(config)
     model = load_head(head)
     loaded_prior = create_prior(prior, model, "cuda" if device == "cuda" else "cpu")
     rig = build_surface_rig(model, loaded_prior.surface)
@@ -107,10 +110,27 @@ def load_toolkit(head: str, prior: str, config: Config, device: str = "auto") ->
     else:
         bounds = model.expression_bounds.numpy().astype(np.float64)
     fitting = FittingModel.of(rig, bounds, config)
+    if prior == "mediapipe":
+        fitting = replace(fitting, identity_anchor=load_anchor(model))
     if config.solver.evidence == "dense":
         fitting = replace(fitting, dense=DenseFitting.of(model, loaded_prior, fitting.prior, config))
     # Absolute: a track has to find its head again from any other folder.
     return Toolkit(head if head == "commons" else str(Path(head).resolve()), model, loaded_prior, fitting)
+
+
+def _check(config: Config) -> None:
+    """Refuse settings that contradict each other."""
+    is_dense = config.solver.evidence == "dense"
+    if config.solver.method == "adam" and not is_dense:
+        raise InputError(
+            f"setting 'solver.method' is 'adam' and 'solver.evidence' is '{config.solver.evidence}'; "
+            "Adam minimises the dense energy only: set solver.evidence=dense, or use --preset paper."
+        )
+    if smooths_jointly(config.smoothing) and is_dense:
+        raise InputError(
+            "setting 'smoothing.method' is 'window' and 'solver.evidence' is 'dense'; dense fits keep no equations "
+            "that a window could solve: set smoothing.method=quadratic, or use --preset dense."
+        )
 
 
 def scout_frames(info: SourceInfo, start_seconds: float, end_seconds: float, config: Config) -> list[Frame]:

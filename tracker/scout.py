@@ -12,6 +12,7 @@ import numpy as np
 from configs.schema import Config, StatusConfig
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
+from priors.identity_anchor import IdentityAnchor
 from tracker.camera_guess import HELD, CameraFreedom
 from tracker.dense_fitting import DenseFitting
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
@@ -64,19 +65,35 @@ class FittingModel:
     """The prior's surface points with the full identity basis of I directions."""
     directions: np.ndarray
     """The R identity directions that one camera can see, float64 (I, R)."""
-    reduced_rig: SurfaceRig
-    """The rig whose identity runs along these directions only."""
     prior: StatePrior
     config: Config
     dense: DenseFitting | None = None
     """What fits dense maps, where they are the evidence."""
+    identity_anchor: IdentityAnchor | None = None
+    """What expects an identity of the landmarks; without one it is the mean head's."""
+
+    def expected_identity(self, glimpses: Sequence[Glimpse]) -> np.ndarray:
+        """Return the identity coefficients (I,) that the landmarks of one person's glimpses suggest by themselves."""
+        if self.identity_anchor is None:
+            return np.zeros(self.rig.num_shapes)
+        status = self.config.status
+        clear = [
+            glimpse.evidence
+            for glimpse in glimpses
+            if glimpse.evidence.presence >= status.low_presence and glimpse.evidence.visibility >= status.min_visibility
+        ]
+        return self.identity_anchor(clear)
+
+    def around(self, shape: np.ndarray) -> SurfaceRig:
+        """Return the rig that begins at identity coefficients (I,) and changes along the R directions."""
+        return self.rig.with_shape(shape).with_shape_basis(self.directions)
 
     @staticmethod
     def of(rig: SurfaceRig, expression_bounds: np.ndarray, config: Config) -> FittingModel:
         """Prepare a rig with expression bounds (E, 2) for fitting."""
         directions = rig.observable_shape_directions(config.scout.observable_mm * 1e-3)
         prior = state_prior(config.regularization, expression_bounds)
-        return FittingModel(rig, directions, rig.with_shape_basis(directions), prior, config)
+        return FittingModel(rig, directions, prior, config)
 
 
 def spread_seconds(start_seconds: float, end_seconds: float, num_frames: int, config: Config) -> list[float]:
@@ -171,10 +188,9 @@ def initial_state(rig: SurfaceRig, evidence: FaceEvidence, view: View) -> FaceSt
 
 def _solve_pose(points_head: np.ndarray, points_px: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray] | None:
     """Return rotation and translation; None where the points tell none in front of the camera."""
-    camera = np.array([[view.focal_px[0], 0, view.center_px[0]], [0, view.focal_px[1], view.center_px[1]], [0, 0, 1]])
     try:
         ok, axis_angle, translation = cv2.solvePnP(
-            points_head, points_px, camera, _NO_DISTORTION, flags=cv2.SOLVEPNP_SQPNP
+            points_head, points_px, view.matrix, _NO_DISTORTION, flags=cv2.SOLVEPNP_SQPNP
         )
     except cv2.error:  # points that lie in one place
         return None
@@ -191,7 +207,8 @@ def _facing_the_camera(points_head: np.ndarray, points_px: np.ndarray, view: Vie
 
 def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], freedom: CameraFreedom = HELD) -> Person:
     """Find one person's identity, and what is free of the camera, from all glimpses of the person."""
-    rig, config = model.reduced_rig, model.config
+    config, expected = model.config, model.expected_identity(glimpses)
+    rig = model.around(expected)
     whitenings = [whiten(glimpse.evidence, config.solver.sigma_scale) for glimpse in glimpses]
     fits = [
         fit_frame(
@@ -216,7 +233,7 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], freedom: Came
         Shared(np.zeros(rig.num_shapes)),
         SharedPrior.around_zero(
             rig.num_shapes,
-            config.regularization.identity,
+            _identity_sigma(config, expected, len(chosen)),
             log_zoom_sigma=freedom.log_focal_sigma,
             center_sigma_px=freedom.center_sigma_px,
         ),
@@ -224,7 +241,7 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], freedom: Came
         config.scout.iterations,
     )
     person = Person(
-        shape=model.directions @ fit.shared.shape,
+        shape=expected + model.directions @ fit.shared.shape,
         num_keyframes=len(chosen),
         residual_percent=_median_residual_percent(rig, fit, [glimpses[index].view for index in chosen]),
         log_zoom=fit.shared.log_zoom,
@@ -232,14 +249,31 @@ def solve_person(model: FittingModel, glimpses: Sequence[Glimpse], freedom: Came
     )
     if model.dense is None:
         return person
-    return _with_dense_identity(model.dense, person, fit, [glimpses[index] for index in chosen], freedom)
+    return _with_dense_identity(model.dense, person, expected, fit, [glimpses[index] for index in chosen], freedom)
+
+
+def _identity_sigma(config: Config, expected: np.ndarray, num_keyframes: int) -> float:
+    """Return how far identity coefficients may be from what is expected, standard deviations.
+
+    An identity that the landmarks themselves suggest has made use of what they share. To fit them again is to fit what
+    the detector makes of this face, the more surely the more frames there are: N of them count as the root of N.
+    """
+    sigma = config.regularization.identity
+    return sigma * num_keyframes**-0.25 if expected.any() else sigma
 
 
 def _with_dense_identity(
-    dense: DenseFitting, person: Person, fit: JointFit, glimpses: Sequence[Glimpse], freedom: CameraFreedom
+    dense: DenseFitting,
+    person: Person,
+    expected: np.ndarray,
+    fit: JointFit,
+    glimpses: Sequence[Glimpse],
+    freedom: CameraFreedom,
 ) -> Person:
     """Return the person with the identity that the dense maps of the keyframes show; poses begin at the landmarks'."""
-    problems = [dense.problem(glimpse.evidence, fit.shared.view(glimpse.view)) for glimpse in glimpses]
+    problems = [
+        replace(dense.problem(glimpse.evidence, fit.shared.view(glimpse.view)), anchor=expected) for glimpse in glimpses
+    ]
     found = dense.identify(problems, fit.states, focal_is_known=freedom.log_focal_sigma == 0)
     return replace(person, shape=found.shape, log_zoom=person.log_zoom + found.log_zoom)
 

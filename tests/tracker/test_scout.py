@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import Config
+from configs import Config, override
 from flame.surface import SurfaceRig
 from priors.evidence import FaceEvidence, FaceRegion
 from tests.tracker.face_clips import portrait, wall
@@ -36,8 +36,8 @@ from tracker.terms import whiten
 
 @pytest.fixture(scope="module")
 def model(toolkit):
-    """Return the commons head as the solver needs it."""
-    return toolkit.model
+    """Return the commons head as the solver needs it, without what is known of one detector's habits."""
+    return replace(toolkit.model, identity_anchor=None)
 
 
 def seen_at(x: float, y: float = 0.0, size: float = 100.0, seconds: float = 0.0) -> Glimpse:
@@ -207,6 +207,62 @@ def shape_error(found: SurfaceRig, truth: SurfaceRig) -> float:
     points = [each - each.mean(axis=0) for each in points]
     scale = (points[0] * points[1]).sum() / (points[0] ** 2).sum()
     return float(np.linalg.norm(scale * points[0] - points[1], axis=1).mean())
+
+
+class Expectation:
+    """Expect one identity, whoever is seen, and remember in what."""
+
+    def __init__(self, shape: np.ndarray) -> None:
+        self.shape, self.asked = shape, []
+
+    def __call__(self, frames: list[FaceEvidence]) -> np.ndarray:
+        self.asked += frames
+        return self.shape if frames else np.zeros_like(self.shape)
+
+
+def test_fitting_begins_at_the_identity_that_is_expected(model):
+    coefficients = np.random.default_rng(4).normal(size=model.rig.num_shapes)
+    truth = model.rig.with_shape(coefficients)
+    glimpses = [Glimpse(evidence_of(truth, pose(truth, (0, turn, 0))), 0.0, VIEW) for turn in (-0.4, 0.0, 0.4)]
+    expecting = replace(model, identity_anchor=Expectation(coefficients))
+    person = solve_person(expecting, glimpses)
+    # Of the evidence nothing is left to explain, so nothing is changed: not even what no camera sees.
+    np.testing.assert_allclose(person.shape, coefficients, atol=2e-3)
+    assert person.residual_percent < 0.01 < solve_person(model, glimpses).residual_percent
+
+
+def test_what_is_expected_gives_way_to_evidence(model):
+    expected = np.zeros(model.rig.num_shapes)
+    expected[:6] = 0.8
+    glimpses = [Glimpse(evidence_of(model.rig, pose(model.rig, (0, turn, 0))), 0.0, VIEW) for turn in (-0.4, 0.4)]
+    person = solve_person(replace(model, identity_anchor=Expectation(expected)), glimpses)
+    assert shape_error(model.rig.with_shape(person.shape), model.rig) < 0.6 * shape_error(
+        model.rig.with_shape(expected), model.rig
+    )
+
+
+def test_four_frames_of_an_expected_identity_count_as_two(model):
+    expected = np.zeros(model.rig.num_shapes)
+    expected[:6] = 0.8
+    model = replace(model, identity_anchor=Expectation(expected))
+    looser = replace(model, config=override(model.config, [f"regularization.identity={0.2 * 2**0.5}"]))
+    glimpse = Glimpse(evidence_of(model.rig, pose(model.rig)), 0.0, VIEW)
+    four = solve_person(model, [glimpse] * 4).shape
+    np.testing.assert_allclose(four, solve_person(looser, [glimpse]).shape, atol=0.02)
+    assert np.linalg.norm(four - expected) > np.linalg.norm(solve_person(model, [glimpse]).shape - expected)
+
+
+def test_an_identity_is_not_expected_of_faces_that_are_hardly_seen(model):
+    seen = [(1.0, 1.0), (0.7, 1.0), (1.0, 0.3), (0.95, 0.8)]
+    state = pose(model.rig)
+    faces = [evidence_of(model.rig, state, presence=presence, visibility=visible) for presence, visible in seen]
+    expectation = Expectation(np.ones(model.rig.num_shapes))
+    solve_person(replace(model, identity_anchor=expectation), [Glimpse(face, 0.0, VIEW) for face in faces])
+    assert [(face.presence, face.visibility) for face in expectation.asked] == [seen[0], seen[3]]
+
+
+def test_the_shipped_head_has_an_anchor(toolkit, model):
+    assert toolkit.model.identity_anchor is not None and model.identity_anchor is None
 
 
 def test_a_known_focal_length_stays(model):
