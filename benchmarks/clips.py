@@ -1,19 +1,22 @@
 """Measure the whole pipeline on clips: share tracked, residual, speed against decoding + MediaPipe alone.
 
-    python benchmarks/clips.py [CLIP ...] [--faces N]
+    python benchmarks/clips.py [CLIP ...] [--faces N] [--repeats N]
 
-Every clip is run three times in one process, after a warm-up: decoding + MediaPipe FaceMesh alone (irises on),
-the tracker without overlay, the tracker with overlay. Loading of libraries and models is not counted, scouting and
-identity are. Quote the ratios; absolute times depend on the machine.
+Every clip is run in three ways in one process, after a warm-up, in turns: decoding + MediaPipe FaceMesh alone (irises
+on), the tracker without overlay, the tracker with overlay. Loading of libraries and models is not counted, scouting and
+identity are. ``ratio`` is the median time of the tracker without overlay over that of decoding + MediaPipe alone,
+``CPU`` the same of the processor time of all threads, which other programs on the machine disturb less. Quote these;
+absolute times depend on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,14 +31,34 @@ from tracker.result import Track
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Hold what a run took."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    """Processor time of all threads."""
+
+    @staticmethod
+    def median(costs: Sequence[Cost]) -> Cost:
+        """Return the medians of several runs of the same."""
+        return Cost(
+            statistics.median(cost.wall_seconds for cost in costs),
+            statistics.median(cost.cpu_seconds for cost in costs),
+        )
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Hold the figures of one clip."""
 
     name: str
     track: Track
-    alone_seconds: float
-    plain_seconds: float
-    overlay_seconds: float
+    alone: Cost
+    """Decoding + MediaPipe."""
+    plain: Cost
+    """The tracker without overlay."""
+    overlay: Cost
+    """The tracker with overlay."""
 
     def row(self) -> str:
         """Return the figures as one line of a table."""
@@ -46,47 +69,55 @@ class Measurement:
         residual = f"{np.nanmedian(percent):.2f}" if np.isfinite(percent).any() else "-"
         return (
             f"{self.name:32s} {size:>10s} {len(track):6d} {is_tracked.sum():8d} {residual:>9s} "
-            f"{len(track) / self.plain_seconds:8.1f} {len(track) / self.overlay_seconds:8.1f} "
-            f"{len(track) / self.alone_seconds:8.1f} {self.plain_seconds / self.alone_seconds:6.2f}"
+            f"{len(track) / self.plain.wall_seconds:8.1f} {len(track) / self.overlay.wall_seconds:8.1f} "
+            f"{len(track) / self.alone.wall_seconds:8.1f} {self.plain.wall_seconds / self.alone.wall_seconds:6.2f} "
+            f"{self.plain.cpu_seconds / self.alone.cpu_seconds:6.2f}"
         )
 
 
 HEADER = (
     f"{'clip':32s} {'size':>10s} {'frames':>6s} {'tracked':>8s} {'residual%':>9s} "
-    f"{'frames/s':>8s} {'+overlay':>8s} {'MP alone':>8s} {'ratio':>6s}"
+    f"{'frames/s':>8s} {'+overlay':>8s} {'MP alone':>8s} {'ratio':>6s} {'CPU':>6s}"
 )
 
 
 @contextlib.contextmanager
-def stopwatch() -> Iterator[list[float]]:
-    """Yield a list that holds the block's wall-clock seconds once it has ended."""
-    seconds: list[float] = []
-    started = time.perf_counter()
-    yield seconds
-    seconds.append(time.perf_counter() - started)
+def stopwatch() -> Iterator[list[Cost]]:
+    """Yield a list that holds the block's cost once it has ended."""
+    costs: list[Cost] = []
+    started, cpu_started = time.perf_counter(), time.process_time()
+    yield costs
+    costs.append(Cost(time.perf_counter() - started, time.process_time() - cpu_started))
 
 
-def decode_and_mediapipe(path: Path, num_faces: int) -> float:
-    """Return the seconds that decoding and MediaPipe FaceMesh alone take for a clip."""
+def decode_and_mediapipe(path: Path, num_faces: int) -> Cost:
+    """Return what decoding and MediaPipe FaceMesh alone take for a clip."""
     import mediapipe as mp
 
     face_mesh = mp.solutions.face_mesh.FaceMesh(max_num_faces=num_faces, refine_landmarks=True)
-    with stopwatch() as seconds, open_source(path) as source:
+    with stopwatch() as costs, open_source(path) as source:
         for frame in source:
             face_mesh.process(frame.image)
     face_mesh.close()
-    return seconds[0]
+    return costs[0]
 
 
-def measure(path: Path, num_faces: int, toolkit: Toolkit) -> Measurement:
-    """Run one clip in all three ways."""
-    alone_seconds = decode_and_mediapipe(path, num_faces)
-    options = Options(faces=num_faces, overlay=False)
-    with tempfile.TemporaryDirectory() as folder, stopwatch() as plain:
+def track_clip(path: Path, toolkit: Toolkit, options: Options) -> tuple[Track, Cost]:
+    """Track a clip and return what that takes, writing included."""
+    with tempfile.TemporaryDirectory() as folder, stopwatch() as costs:
         (track,) = track_many([path], [folder], toolkit=toolkit, options=options)
-    with tempfile.TemporaryDirectory() as folder, stopwatch() as overlay:
-        track_many([path], [folder], toolkit=toolkit, options=Options(faces=num_faces))
-    return Measurement(path.name, track, alone_seconds, plain[0], overlay[0])
+    return track, costs[0]
+
+
+def measure(path: Path, num_faces: int, toolkit: Toolkit, repeats: int = 1) -> Measurement:
+    """Run one clip in all three ways, in turns."""
+    alone, plain, overlay = [], [], []
+    for _ in range(max(repeats, 1)):
+        alone.append(decode_and_mediapipe(path, num_faces))
+        track, cost = track_clip(path, toolkit, Options(faces=num_faces, overlay=False))
+        plain.append(cost)
+        overlay.append(track_clip(path, toolkit, Options(faces=num_faces))[1])
+    return Measurement(path.name, track, Cost.median(alone), Cost.median(plain), Cost.median(overlay))
 
 
 def main() -> None:
@@ -94,13 +125,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", type=Path, metavar="CLIP", default=[Path("examples/sample.mp4")])
     parser.add_argument("--faces", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="runs of each kind, of which the median counts"
+    )
     arguments = parser.parse_args()
     toolkit = load_toolkit("commons", "mediapipe", load_preset("default"))
     measure(arguments.clips[0], arguments.faces, toolkit)
     print(HEADER)
     for path in arguments.clips:
         try:
-            print(measure(path, arguments.faces, toolkit).row(), flush=True)
+            print(measure(path, arguments.faces, toolkit, arguments.repeats).row(), flush=True)
         except UserError as error:
             print(f"{path.name}: {error}")
 

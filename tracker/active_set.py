@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import scipy.linalg
 
+from tracker.chain_kernels import factor_of_free
 from tracker.priors import StatePrior
 from tracker.state import NUM_RIGID, FaceState
 
@@ -64,14 +66,73 @@ def bounded_step(
     hessian: np.ndarray, gradient: np.ndarray, state: FaceState, prior: StatePrior, damping: float
 ) -> tuple[np.ndarray, float]:
     """Return the damped Gauss-Newton step of one frame within its bounds, and the energy that it should save."""
-    block = FrameBlock(hessian, gradient, state, prior, damping)
-    nothing_shared = np.zeros((0, len(gradient)))
+    values = state.values
+    delta, is_positive = _bounded_step(hessian, gradient, prior.lower - values, prior.upper - values, damping)
+    if not is_positive:
+        delta = _least_squares_step(FrameBlock(hessian, gradient, state, prior, damping))
+    return delta, -float(gradient @ delta + 0.5 * delta @ (hessian @ delta))
+
+
+def _least_squares_step(block: FrameBlock) -> np.ndarray:
+    """Return the step of a frame whose equations rounding has made singular."""
+    nothing_shared = np.zeros((0, len(block.delta)))
     for _ in range(MAX_ROUNDS):
         block.eliminate(nothing_shared)
         if not block.substitute(np.zeros(0)):
             break
-    delta = block.delta
-    return delta, -float(gradient @ delta + 0.5 * delta @ (hessian @ delta))
+    return block.delta
+
+
+@numba.njit(cache=True, nogil=True)
+def _bounded_step(hessian, gradient, room_down, room_up, damping):  # pragma: no cover - compiled
+    """Do what ``FrameBlock`` does for a frame that shares nothing; return the step, and whether it could be found."""
+    size = len(gradient)
+    rigid = size - len(room_down)
+    delta = np.zeros(size)
+    is_free = np.ones(size, dtype=np.bool_)
+    for i in range(rigid, size):
+        down, up, slope = room_down[i - rigid], room_up[i - rigid], gradient[i]
+        if (down >= 0 and slope > 0) or (up <= 0 and slope < 0) or (down >= 0 and up <= 0):
+            is_free[i] = False
+    damped = hessian.copy()
+    for i in range(size):
+        damped[i, i] *= 1.0 + damping
+    for _ in range(MAX_ROUNDS):
+        # What is held has a step, what is free has none yet.
+        slope = gradient + np.dot(damped, np.where(is_free, 0.0, delta))
+        if not _solve_free(damped, slope, np.flatnonzero(is_free), delta):
+            return delta, False
+        crossed = False
+        for i in range(rigid, size):
+            down, up = room_down[i - rigid], room_up[i - rigid]
+            # A start beyond its bounds goes to them, too.
+            if delta[i] < down or delta[i] > up:
+                delta[i] = min(max(delta[i], down), up)
+                is_free[i] = False
+                crossed = True
+        if not crossed:
+            break
+    return delta, True
+
+
+@numba.njit(cache=True, nogil=True)
+def _solve_free(matrix, slope, free, out):  # pragma: no cover - compiled
+    """Write -A^-1 b, of the free parts of a matrix and a vector, to that of ``out``; return whether A allows it."""
+    lower, is_positive = factor_of_free(matrix, free)
+    if not is_positive:
+        return False
+    step = np.empty(len(free))
+    for a in range(len(free)):
+        total = slope[free[a]]
+        for b in range(a):
+            total -= lower[a, b] * step[b]
+        step[a] = total / lower[a, a]
+    for a in range(len(free) - 1, -1, -1):
+        step[a] /= lower[a, a]
+        for b in range(a):
+            step[b] -= lower[a, b] * step[a]
+        out[free[a]] = -step[a]
+    return True
 
 
 def solve_positive(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ def inverse_of_free(matrix, free):  # pragma: no cover - compiled
     """
     count = len(free)
     out = np.zeros_like(matrix)
-    lower, is_positive = _factor(matrix, free)
+    lower, is_positive = factor_of_free(matrix, free)
     if not is_positive:
         return out, False
     # Rows of the factor's inverse, then their outer products.
@@ -50,8 +50,8 @@ def inverse_of_free(matrix, free):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def _factor(matrix, free):  # pragma: no cover - compiled
-    """Return the lower Cholesky factor (F, F) of the free part of a matrix, and whether there is one."""
+def factor_of_free(matrix, free):  # pragma: no cover - compiled
+    """Return the lower Cholesky factor (F, F) of the free part of a symmetric matrix, and whether there is one."""
     count = len(free)
     lower = np.zeros((count, count))
     for i in range(count):

@@ -28,6 +28,9 @@ from tracker.window_solver import Chain
 METHODS = ("window", "quadratic")
 """Values of ``smoothing.method``."""
 
+_LARGEST_RISE = 1.0
+"""Share of its energy by which a frame's energy may rise: what moves more quickly than faces are expected to, as in
+clips of few frames a second, is left with its evidence. Ordinary clips hardly come near this."""
 _ROUNDS, _NUM_REVISED = 1, 2
 """Revisions of the active set per frame, and how many of the newest frames they look at."""
 
@@ -80,7 +83,7 @@ class WindowSmoother:
         self._append(frame, frame.state, frame.quadratic)
         if len(self._window) > self._max_lag_frames:
             # A frame stays for several calls, which revise what is at a bound, so each has to do little.
-            out.append(self._moved(self._window.popleft(), self._chain.solve(_ROUNDS, _NUM_REVISED)[0]))
+            out.append(self._moved(self._window.popleft(), self._chain.solve_oldest(_ROUNDS, _NUM_REVISED)))
             self._chain.forget()
         return out
 
@@ -105,8 +108,13 @@ class WindowSmoother:
 
     def _moved(self, frame: FaceFrame, step: np.ndarray) -> FaceFrame:
         """Return a frame after its step, without what only the smoother needs."""
-        assert frame.state is not None
-        state = frame.state.step(step[:-NUM_RIGID], self._prior.lower, self._prior.upper)
+        assert frame.state is not None and frame.quadratic is not None
+        step = step[:-NUM_RIGID]
+        rise, most = frame.quadratic.rise(step), _LARGEST_RISE * frame.quadratic.energy
+        if rise > most:
+            # Quicker than faces are expected to be: the evidence knows better. The energy is nearly quadratic here.
+            step = step * np.sqrt(most / rise)
+        state = frame.state.step(step, self._prior.lower, self._prior.upper)
         return replace(frame, state=state, quadratic=None)
 
 

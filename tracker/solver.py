@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.schema import SolverConfig
-from flame.surface import SurfaceRig
+from flame.surface import PosedPoints, SurfaceRig
 from tracker.active_set import bounded_step
 from tracker.levenberg_marquardt import StopReason, minimize
 from tracker.priors import StatePrior
@@ -47,6 +47,8 @@ class FrameNormal:
     by_points_cam: np.ndarray
     by_log_focal: np.ndarray
     root_weights: np.ndarray
+    posed: PosedPoints
+    """The rig at this state."""
 
 
 def fit_frame(
@@ -59,14 +61,17 @@ def fit_frame(
     max_iterations: int,
     *,
     extra_terms: Sequence[Term] = (),
+    start_posed: PosedPoints | None = None,
 ) -> FrameFit:
     """Find the state of one face in one frame; identity (in ``rig``) and camera are given.
 
-    ``extra_terms`` are minimised together with the correspondences; see ``tracker.terms.Term``.
+    ``extra_terms`` are minimised together with the correspondences; see ``tracker.terms.Term``. Where the rig has been
+    posed at ``start`` already, as at the end of the frame before, ``start_posed`` spares doing it again.
     """
 
     def linearize(state: FaceState) -> FrameNormal:
-        return normal_equations(rig, whitening, state, prior, view, config.robust_width, extra_terms)
+        posed = start_posed if state is start else None
+        return normal_equations(rig, whitening, state, prior, view, config.robust_width, extra_terms, posed)
 
     def propose(state: FaceState, normal: FrameNormal, damping: float) -> tuple[FaceState, float]:
         delta, expected_gain = bounded_step(normal.hessian, normal.gradient, state, prior, damping)
@@ -91,9 +96,10 @@ def normal_equations(
     view: View,
     robust_width: float,
     extra_terms: Sequence[Term] = (),
+    posed: PosedPoints | None = None,
 ) -> FrameNormal:
-    """Linearise all terms of one frame."""
-    posed = rig.pose(state.joint_angles, state.expression)
+    """Linearise all terms of one frame; ``posed`` is the rig at this state, where that is known already."""
+    posed = posed or rig.pose(state.joint_angles, state.expression)
     term = correspondences(posed, state, view, whitening)
     weights, energy = cauchy_weights(term.residual, robust_width)
     root = np.repeat(np.sqrt(weights), 2)
@@ -122,4 +128,5 @@ def normal_equations(
         by_points_cam=term.by_points_cam,
         by_log_focal=term.by_log_focal,
         root_weights=root,
+        posed=posed,
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.schema import SmoothingConfig
 from flame.camera import Intrinsics
-from flame.surface import SurfaceRig
+from flame.surface import PosedPoints, SurfaceRig
 from priors.evidence import FaceEvidence
 from tracker.faces import Sighting
 from tracker.priors import StatePrior
@@ -30,6 +30,12 @@ class FrameQuadratic:
     """Second derivatives, float64 (D, D)."""
     gradient: np.ndarray
     """First derivatives, float64 (D,)."""
+    energy: float
+    """What the evidence leaves unexplained."""
+
+    def rise(self, step: np.ndarray) -> float:
+        """Return by how much a step (D,) raises the energy."""
+        return float((self.gradient + 0.5 * self.hessian @ step) @ step)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class PersonStream:
         self._view = View.of(intrinsics)
         self._keeps_quadratic = smooths_jointly(model.config.smoothing)
         self._before: FaceFrame | None = None
+        self._posed_before: PosedPoints | None = None
         self._was_seen = False
 
     def solve(self, sighting: Sighting, pts_seconds: float) -> FaceFrame:
@@ -76,38 +83,41 @@ class PersonStream:
         before = self._before if sighting.is_continuous else None
         fit = self._fit(sighting, before, pts_seconds)
         eyes_px = interocular_px(self._rig, fit.state, self._view)
-        if before is not None and 100 * float(np.median(fit.residual_px)) > _COLD_RESTART_PERCENT * eyes_px:
+        residual_px = float(np.median(fit.residual_px))
+        if before is not None and 100 * residual_px > _COLD_RESTART_PERCENT * eyes_px:
             cold = self._fit(sighting, None, pts_seconds)
-            if np.median(cold.residual_px) < np.median(fit.residual_px):
-                fit, before = cold, None
+            if np.median(cold.residual_px) < residual_px:
+                fit, before, residual_px = cold, None, float(np.median(cold.residual_px))
                 eyes_px = interocular_px(self._rig, fit.state, self._view)
         frame = FaceFrame(
             status=judge(sighting.evidence, fit.residual_px, eyes_px, self._model.config.status),
             pts_seconds=pts_seconds,
             is_continuous=before is not None,
             state=fit.state,
-            residual_px=float(np.median(fit.residual_px)),
+            residual_px=residual_px,
             interocular_px=eyes_px,
             presence=sighting.evidence.presence,
             iterations=fit.iterations,
             quadratic=self._quadratic(fit, self._prior(before, pts_seconds)),
         )
         self._before, self._was_seen = frame, True
+        self._posed_before = None if fit.normal is None else fit.normal.posed
         return frame
 
     def _fit(self, sighting: Sighting, before: FaceFrame | None, pts_seconds: float) -> FrameFit:
         """Fit from the frame before, or from a neutral face posed on the evidence."""
         evidence, config = sighting.evidence, self._model.config
         assert evidence is not None
+        posed = None
         if before is not None and before.state is not None:
-            start, iterations = before.state, config.solver.max_iterations_warm
+            start, iterations, posed = before.state, config.solver.max_iterations_warm, self._posed_before
         else:
             start, iterations = initial_state(self._rig, evidence, self._view), config.solver.max_iterations
         if self._dense is not None:
             return self._fit_maps(evidence, before, pts_seconds, start, iterations)
         whitening = whiten(evidence, config.solver.sigma_scale)
         prior = self._prior(before, pts_seconds)
-        return fit_frame(self._rig, whitening, start, prior, self._view, config.solver, iterations)
+        return fit_frame(self._rig, whitening, start, prior, self._view, config.solver, iterations, start_posed=posed)
 
     def _fit_maps(
         self, evidence: FaceEvidence, before: FaceFrame | None, pts_seconds: float, start: FaceState, iterations: int
@@ -136,7 +146,7 @@ class PersonStream:
         hessian, gradient = fit.normal.hessian.copy(), fit.normal.gradient.copy()
         hessian.flat[NUM_RIGID * (len(gradient) + 1) :: len(gradient) + 1] += general.precision - used.precision
         gradient[NUM_RIGID:] += general.precision * (values - general.mean) - used.precision * (values - used.mean)
-        return FrameQuadratic(hessian, gradient)
+        return FrameQuadratic(hessian, gradient, fit.normal.energy)
 
 
 def smooths_jointly(config: SmoothingConfig) -> bool:

@@ -51,12 +51,21 @@ def whiten(evidence: FaceEvidence, scale: float = 1.0) -> Whitening:
 
     Landmarks of one detector err together, so N of them weigh less than N independent ones: ``scale`` says how much.
     """
-    normal = evidence.normal_px
-    with np.errstate(divide="ignore"):
-        inverse = np.where(np.isfinite(evidence.sigma_px), 1.0 / (evidence.sigma_px * scale), 0.0)
-    tangent = np.stack((-normal[:, 1], normal[:, 0]), axis=1)
-    matrices = np.stack((normal * inverse[:, :1], tangent * inverse[:, 1:]), axis=1)
-    return Whitening(evidence.points_px, np.ascontiguousarray(matrices))
+    normal, sigma = np.ascontiguousarray(evidence.normal_px), np.ascontiguousarray(evidence.sigma_px)
+    return Whitening(evidence.points_px, _whitening_matrices(normal, sigma, scale))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _whitening_matrices(normal, sigma, scale):  # pragma: no cover - compiled
+    """Return inverse square root covariances (N, 2, 2) along normals (N, 2) and their tangents, of sigmas (N, 2)."""
+    out = np.empty((len(normal), 2, 2))
+    for n in range(len(normal)):
+        x, y = normal[n, 0], normal[n, 1]
+        along = 1.0 / (sigma[n, 0] * scale) if np.isfinite(sigma[n, 0]) else 0.0
+        across = 1.0 / (sigma[n, 1] * scale) if np.isfinite(sigma[n, 1]) else 0.0
+        out[n, 0, 0], out[n, 0, 1] = x * along, y * along
+        out[n, 1, 0], out[n, 1, 1] = -y * across, x * across
+    return out
 
 
 def correspondences(posed: PosedPoints, state: FaceState, view: View, whitening: Whitening) -> Linearization:
@@ -129,5 +138,16 @@ def cauchy_weights(residual: np.ndarray, width: float) -> tuple[np.ndarray, floa
     The cost of a point at distance e is width^2 / 2 * log(1 + (e / width)^2): quadratic near zero, nearly flat for
     points that are plainly wrong.
     """
-    squared = np.einsum("nk,nk->n", residual, residual) / width**2
-    return 1.0 / (1.0 + squared), 0.5 * width**2 * float(np.log1p(squared).sum())
+    return _cauchy_weights(np.ascontiguousarray(residual), width)
+
+
+@numba.njit(cache=True, nogil=True)
+def _cauchy_weights(residual, width):  # pragma: no cover - compiled
+    """Evaluate ``cauchy_weights``."""
+    weights = np.empty(len(residual))
+    cost = 0.0
+    for n in range(len(residual)):
+        squared = (residual[n, 0] ** 2 + residual[n, 1] ** 2) / width**2
+        weights[n] = 1.0 / (1.0 + squared)
+        cost += np.log1p(squared)
+    return weights, 0.5 * width**2 * cost

@@ -198,13 +198,23 @@ class Chain:
         self._nodes.popleft()
         self._num_eliminated -= 1
 
-    def solve(self, max_rounds: int = MAX_ROUNDS, num_revised: int | None = None) -> list[np.ndarray]:
-        """Return every frame's step, float64 (Z,), within its bounds.
+    def solve(self) -> list[np.ndarray]:
+        """Return every frame's step, float64 (Z,), within its bounds."""
+        self._find_steps(MAX_ROUNDS, len(self._nodes))
+        return [self._within_bounds(node) for node in self._nodes]
 
-        The active set is revised ``max_rounds`` times, in the newest ``num_revised`` frames (all unless given); what
-        crosses a bound after that is put back to it, and a later call goes on from there.
+    def solve_oldest(self, max_rounds: int, num_revised: int) -> np.ndarray:
+        """Return the oldest frame's step, float64 (Z,), within its bounds.
+
+        The active set is revised ``max_rounds`` times, in the newest ``num_revised`` frames; what crosses a bound after
+        that is put back to it, and a later call goes on from there.
         """
-        first_open = 0 if num_revised is None else len(self._nodes) - num_revised
+        self._find_steps(max_rounds, num_revised)
+        return self._within_bounds(self._nodes[0])
+
+    def _find_steps(self, max_rounds: int, num_revised: int) -> None:
+        """Set every frame's step, revising the active set of the newest frames."""
+        first_open = len(self._nodes) - num_revised
         for rounds in range(max_rounds + 1):
             self._eliminate()
             first_revised = len(self._nodes)
@@ -219,7 +229,6 @@ class Chain:
             if first_revised == len(self._nodes):
                 break
             self._num_eliminated = first_revised
-        return [self._within_bounds(node) for node in self._nodes]
 
     def _eliminate(self) -> None:
         """Eliminate the frames that are new, or whose past or bounds have changed."""

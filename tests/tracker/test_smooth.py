@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from configs.schema import SmoothingConfig
 from flame.errors import InputError
-from flame.rotation_kernels import rotation_matrix
+from flame.rotation_kernels import rotation_matrix, small_turn_vector
 from tracker.priors import StatePrior
 from tracker.smooth import METHODS, QuadraticSmoother, WindowSmoother, create_smoother
 from tracker.state import FaceState
@@ -29,7 +29,7 @@ def face_frame(seconds: float, value: float, *, is_continuous: bool = True) -> F
     state = FaceState(
         rotation_matrix(np.array([0.0, value, 0.0])), np.full(3, value), np.full(12, value), np.full(4, value)
     )
-    quadratic = FrameQuadratic(STIFFNESS * np.eye(22), np.zeros(22))
+    quadratic = FrameQuadratic(STIFFNESS * np.eye(22), np.zeros(22), energy=1e9)
     return FaceFrame(FrameStatus.OK, seconds, is_continuous, state, 1.0, 50.0, 1.0, 3, quadratic)
 
 
@@ -125,10 +125,23 @@ def test_what_only_the_smoother_needs_does_not_come_out():
 
 def test_sure_frames_move_less_than_doubtful_ones():
     frames = [face_frame(i / 30, 0.1 * (i % 2), is_continuous=i > 0) for i in range(20)]
-    sure = FrameQuadratic(1e6 * np.eye(22), np.zeros(22))
+    sure = FrameQuadratic(1e6 * np.eye(22), np.zeros(22), energy=1e9)
     frames[10] = replace(frames[10], quadratic=sure)
     moved = np.abs(values(smooth(frames, WINDOW)) - values(frames))
     assert moved[10] < 0.1 * moved[[6, 8, 12, 14]].min()
+
+
+def test_what_is_quicker_than_expected_is_left_with_its_evidence():
+    frames = [face_frame(i / 12, 0.5 * (i % 2), is_continuous=i > 0) for i in range(20)]
+    energy = 10.0
+    frames = [replace(frame, quadratic=replace(frame.quadratic, energy=energy)) for frame in frames if frame.quadratic]
+    smoothed = smooth(frames, WINDOW)
+    for before, after in zip(frames, smoothed, strict=True):
+        assert before.state is not None and after.state is not None and before.quadratic is not None
+        turn = small_turn_vector(after.state.rotation @ before.state.rotation.T)
+        step = (turn, after.state.translation - before.state.translation, after.state.values - before.state.values)
+        assert before.quadratic.rise(np.concatenate(step)) <= energy * 1.01
+    assert values(smoothed).std() > 0.5 * values(frames).std()
 
 
 def test_bounds_hold():

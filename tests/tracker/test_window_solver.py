@@ -11,6 +11,7 @@ from scipy.optimize import lsq_linear
 
 from configs.schema import SmoothingConfig, SolverConfig
 from flame.rotation_kernels import rotation_matrix
+from tracker.active_set import MAX_ROUNDS
 from tracker.motion import Link, Motion, Paired
 from tracker.priors import StatePrior
 from tracker.state import NUM_RIGID, FaceState
@@ -123,6 +124,16 @@ def test_forgetting_frames_changes_nothing_for_those_that_follow():
             chain.forget()
     np.testing.assert_allclose(chain.solve()[-1], solve_chain(frames, links)[-1], rtol=1e-8, atol=1e-12)
     assert len(chain) == 4
+
+
+def test_the_oldest_step_is_that_of_all_steps():
+    frames, states = [equations(i) for i in range(5)], [state(i) for i in range(5)]
+    links = make_links(states, np.arange(5) / 30)
+    room = (np.full(TAIL, -0.02), np.full(TAIL, 0.03))
+    chain = Chain()
+    for (hessian, gradient), link in zip(frames, links, strict=True):
+        chain.append(hessian, gradient, room, link)
+    np.testing.assert_allclose(chain.solve_oldest(MAX_ROUNDS, 5), solve_chain(frames, links, room)[0], rtol=1e-9)
 
 
 def test_gradients_of_a_link_are_those_of_finite_differences():
