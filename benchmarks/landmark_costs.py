@@ -105,7 +105,7 @@ def _point_model() -> FittingModel:
     triangles = head.topology.region_triangles("face", "eyes")
     triangles = np.random.default_rng(0).choice(triangles, NUM_POINTS, replace=False)
     rig = build_surface_rig(head, SurfacePoints(triangles, np.full((NUM_POINTS, 3), 1 / 3)))
-    return FittingModel.of(rig, head.expression_bounds.double().numpy(), Config())
+    return FittingModel.of(rig, head.expression_bounds.double().numpy(), Config(), head.expression_names or ())
 
 
 def _frame(model: FittingModel, rig: SurfaceRig, seed: int) -> FrameProblem:

@@ -31,8 +31,12 @@ class SolverConfig:
 class RegularizationConfig:
     """Set the standard deviations of what a face is expected to do; smaller is stiffer."""
 
-    expression: float = 0.8
-    """Expression coefficients (1 is the full action)."""
+    expression: float = 0.3
+    """Expression coefficients that go one way (1 is the full action); larger, and identity leaks into them."""
+    lid: float = 0.8
+    """The same of the lids, whose name begins with ``eye``: they are often at the full action, as in a blink."""
+    free_expression: float = 0.8
+    """Expression coefficients without bounds, in the head model's own standard deviations."""
     jaw_open_rad: float = 0.35
     """Jaw rotation about the ear axis, radians."""
     jaw_side_rad: float = 0.06
@@ -114,7 +118,7 @@ class SmoothingConfig:
     """Method window: change of the neck's angles within a second, in their own standard deviations."""
     jaw_change: float = 0.08
     """Method window: change of the jaw's angles within a second, in their own standard deviations."""
-    expression_change: float = 0.05
+    expression_change: float = 0.1
     """Method window: change of expressions within a second, in their own standard deviations."""
     lid_change: float = 0.4
     """Method window: the same of eyes and lids, which are quicker (expressions whose name begins with ``eye``)."""

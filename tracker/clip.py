@@ -109,7 +109,7 @@ def load_toolkit(head: str, prior: str, config: Config, device: str = "auto") ->
         bounds = np.tile([-np.inf, np.inf], (rig.num_expressions, 1))
     else:
         bounds = model.expression_bounds.numpy().astype(np.float64)
-    fitting = FittingModel.of(rig, bounds, config)
+    fitting = FittingModel.of(rig, bounds, config, model.expression_names or ())
     if prior == "mediapipe":
         fitting = replace(fitting, identity_anchor=load_anchor(model))
     if config.solver.evidence == "dense":

@@ -19,11 +19,10 @@ import numpy as np
 from configs.schema import SmoothingConfig
 from flame.rotation_kernels import small_turn_vector
 from flame.surface import NUM_JOINT_ANGLES
-from tracker.priors import StatePrior
+from tracker.priors import StatePrior, are_lids
 from tracker.state import NUM_RIGID, FaceState
 
 _MIN_SECONDS = 1e-3
-_LID_PREFIX = "eye"
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,12 @@ class Motion:
     def of(config: SmoothingConfig, prior: StatePrior, expression_names: Sequence[str] = ()) -> Motion:
         """Return the motion that the configuration expects; joints and expressions in units of their prior.
 
-        Expressions whose name begins with ``eye`` are lids, which are quicker than the rest, as the eyes are.
+        Lids are quicker than the rest, as the eyes are.
         """
         share = np.full(len(prior.precision), config.expression_change)
         share[:NUM_JOINT_ANGLES] = np.repeat((config.neck_change, config.jaw_change, config.lid_change), (3, 3, 6))
-        for index, name in enumerate(expression_names):
-            if name.startswith(_LID_PREFIX):
-                share[NUM_JOINT_ANGLES + index] = config.lid_change
+        if expression_names:
+            share[NUM_JOINT_ANGLES:][are_lids(expression_names)] = config.lid_change
         pose = np.repeat((config.turn_change, config.move_change), 3)
         return Motion(pose, share / np.sqrt(prior.precision))
 

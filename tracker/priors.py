@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ _JAW_LOWER = (-0.05, -0.1, -0.02)
 _JAW_UPPER = (0.7, 0.1, 0.02)
 _EYE_LIMIT = (0.45, 0.6, 0.05)
 _NECK_LIMIT = 0.5
+_LID_PREFIX = "eye"
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,28 @@ class StatePrior:
         return replace(self, mean=mean, precision=precision)
 
 
-def state_prior(config: RegularizationConfig, expression_bounds: np.ndarray) -> StatePrior:
-    """Build the prior of one frame from the configuration and the expression bounds (E, 2) of a head model."""
-    num_expressions = len(expression_bounds)
+def are_lids(expression_names: Sequence[str]) -> np.ndarray:
+    """Return which expressions are the lids', by name, bool (E,)."""
+    return np.array([name.startswith(_LID_PREFIX) for name in expression_names], dtype=bool)
+
+
+def state_prior(
+    config: RegularizationConfig, expression_bounds: np.ndarray, expression_names: Sequence[str] = ()
+) -> StatePrior:
+    """Build the prior of one frame from the configuration and a head model's expressions.
+
+    Args:
+        config: standard deviations.
+        expression_bounds: lower and upper bounds (E, 2), infinite where there are none.
+        expression_names: E names, or none; those of lids are looser.
+    """
+    is_action = np.isfinite(expression_bounds).all(axis=1)
+    expression = np.where(is_action, config.expression, config.free_expression)
+    if expression_names:
+        expression[are_lids(expression_names) & is_action] = config.lid
     jaw = (config.jaw_open_rad, config.jaw_side_rad, config.locked_rad)
     eye = (config.eye_rad, config.eye_rad, config.locked_rad)
-    sigma = np.concatenate(((config.neck_rad,) * 3, jaw, eye, eye, np.full(num_expressions, config.expression)))
+    sigma = np.concatenate(((config.neck_rad,) * 3, jaw, eye, eye, expression))
     limit = np.asarray(_EYE_LIMIT)
     neck = np.full(3, _NECK_LIMIT)
     return StatePrior(

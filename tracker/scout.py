@@ -89,10 +89,12 @@ class FittingModel:
         return self.rig.with_shape(shape).with_shape_basis(self.directions)
 
     @staticmethod
-    def of(rig: SurfaceRig, expression_bounds: np.ndarray, config: Config) -> FittingModel:
-        """Prepare a rig with expression bounds (E, 2) for fitting."""
+    def of(
+        rig: SurfaceRig, expression_bounds: np.ndarray, config: Config, expression_names: Sequence[str] = ()
+    ) -> FittingModel:
+        """Prepare a rig with expression bounds (E, 2), and names if there are any, for fitting."""
         directions = rig.observable_shape_directions(config.scout.observable_mm * 1e-3)
-        prior = state_prior(config.regularization, expression_bounds)
+        prior = state_prior(config.regularization, expression_bounds, expression_names)
         return FittingModel(rig, directions, prior, config)
 
 

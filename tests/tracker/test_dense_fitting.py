@@ -10,6 +10,7 @@ import pytest
 from configs import load_preset, override
 from flame.camera import Intrinsics
 from flame.errors import InputError
+from flame.rotation_kernels import rotation_matrix, small_turn_vector
 from tracker.api import Options, track
 from tracker.clip import load_toolkit
 from tracker.dense_fitting import Crop
@@ -60,8 +61,9 @@ def test_dense_maps_find_the_same_head_as_landmarks(face_clip):
     assert dense.is_tracked.all()
     percent = 100 * dense.residual_px / dense.interocular_px
     assert np.median(percent) < 2.5
-    turn = np.linalg.norm(dense.rotation[0] - landmarks.rotation[0], axis=-1)
-    assert np.degrees(turn.max()) < 8
+    pairs = zip(dense.rotation[0], landmarks.rotation[0], strict=True)
+    turns = [small_turn_vector(rotation_matrix(one) @ rotation_matrix(other).T) for one, other in pairs]
+    assert np.degrees(np.linalg.norm(turns, axis=1).max()) < 6
     direction, expected = (found.translation[0] / found.translation[0][:, 2:] for found in (dense, landmarks))
     assert np.abs(direction - expected).max() < 0.03
 
