@@ -5,8 +5,10 @@
 Photographs are the sample clip's first frame, which is computed from one, and, with ``--media``, all images and the
 first frames of all videos in that folder. Nobody knows their true pose: "rotation" is there the median and the largest
 angle to the pose that the tracker itself finds in the picture as it is, after the known roll or crop has been undone.
-Rendered rows show painted heads of the model itself, whose true pose and camera are known; they say little about
-identities or real skin.
+Where a picture shows several people, another one of them may be found: such outcomes, and any others that lie beside
+the expected head, count as "elsewhere" and not among the figures. "depth x" is the found distance over the other.
+The neck's turn counts as part of the rotation. Rendered rows show painted heads of the model itself, whose true pose
+and camera are known; they say little about identities or real skin.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import numpy as np
 from configs import load_preset
 from flame.camera import Intrinsics
 from flame.errors import UserError
+from flame.rotation_kernels import rotation_matrix
 from flame.shading import Lighting
 from priors.evidence import FaceRegion
 from priors.landmark_embedding import look_at_face
@@ -43,6 +46,8 @@ ZOOMS = (1.0, 1.3, 1.5)
 """Width of the face over that of the picture."""
 TRUE_FOVS = (35, 45, 60)
 RENDERED_PX = 480
+ELSEWHERE_M = 0.15
+"""Distance, seen from the camera, from the expected head beyond which something else was found."""
 
 
 class Rows:
@@ -57,11 +62,16 @@ class Rows:
 
     def add(self, track: Track, true_pose: np.ndarray) -> None:
         """Compare the first face of a track with its pose, float64 (4, 4) or (3, 4)."""
-        self._status[track[0].faces[0].status.label] += 1
         if not track.is_tracked[0, 0]:
+            self._status[track[0].faces[0].status.label] += 1
             return
         found = track.cam_from_head(0)
-        cosine = (np.trace(true_pose[:3, :3].T @ found[:3, :3]) - 1) / 2
+        beside = found[:2, 3] / found[2, 3] - true_pose[:2, 3] / true_pose[2, 3]
+        if np.linalg.norm(beside) * true_pose[2, 3] > ELSEWHERE_M:
+            self._status["elsewhere"] += 1
+            return
+        self._status[track[0].faces[0].status.label] += 1
+        cosine = (np.trace(true_pose[:3, :3].T @ face_rotation(track)) - 1) / 2
         self._degrees.append(math.degrees(math.acos(min(1.0, max(-1.0, cosine)))))
         self._depths.append(float(found[2, 3] / true_pose[2, 3]))
 
@@ -84,6 +94,18 @@ def real_pictures(folder: Path | None) -> Iterator[np.ndarray]:
                 yield next(iter(source)).image
         except (UserError, StopIteration):
             continue
+
+
+def face_rotation(track: Track) -> np.ndarray:
+    """Return where the first face looks, float64 (3, 3); turned shoulders and a turned neck may look alike."""
+    return track.cam_from_head(0)[:3, :3] @ rotation_matrix(track.neck[0, 0].astype(np.float64))
+
+
+def face_pose(track: Track) -> np.ndarray:
+    """Return the first face's pose, float64 (4, 4), its rotation with the neck's."""
+    pose = np.array(track.cam_from_head(0))
+    pose[:3, :3] = face_rotation(track)
+    return pose
 
 
 def track_image(toolkit: Toolkit, image: np.ndarray, **camera: Any) -> Track:
@@ -118,7 +140,7 @@ def measure_real(toolkit: Toolkit, folder: Path | None) -> None:
         focal_px = Intrinsics.from_fov(FOV_DEGREES, image.shape[1], image.shape[0]).fx
         upright = track_image(toolkit, image, focal_px=focal_px)
         if upright.is_tracked[0, 0]:
-            known.append((image, focal_px, upright.cam_from_head(0)))
+            known.append((image, focal_px, face_pose(upright)))
     for degrees in ROLLS:
         row = Rows(f"roll {degrees} degrees", "photo")
         for image, focal_px, pose in known:

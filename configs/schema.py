@@ -114,8 +114,6 @@ class SmoothingConfig:
     """Method window: change of the head's angular velocity within a second, radians/second."""
     move_change: float = 0.01
     """Method window: change of the head's velocity within a second, metres/second."""
-    neck_change: float = 0.02
-    """Method window: change of the neck's angles within a second, in their own standard deviations."""
     jaw_change: float = 0.08
     """Method window: change of the jaw's angles within a second, in their own standard deviations."""
     expression_change: float = 0.1

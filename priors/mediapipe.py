@@ -22,7 +22,7 @@ from priors.face_search import FaceSearch
 from priors.landmark_embedding import load_embedding
 from priors.landmark_topology import LEFT_IRIS, RIGHT_IRIS, landmark_topology
 from priors.outline import outline_normals
-from priors.presence import PRESENCE_THRESHOLD, PresenceJudge, is_believed, profile_share, visible_share
+from priors.presence import PRESENCE_THRESHOLD, PresenceJudge, profile_share, visible_share
 from priors.rough_pose import PoseEstimator, RoughPose
 
 __all__ = ["PRESENCE_THRESHOLD", "MediaPipePrior"]
@@ -148,7 +148,9 @@ class MediaPipePrior:
         landmarks = self._right_way_up(image, region, landmarks)
         pose = self._pose(landmarks)
         presence = self._judge.thorough(image, landmarks, pose.residual_m)
-        return self._evidence(image, landmarks, pose, presence) if is_believed(landmarks, presence) else None
+        if not self._judge.believes(image, landmarks, presence):
+            return None
+        return self._evidence(image, landmarks, pose, presence)
 
     def _pose(self, landmarks: Landmarks) -> RoughPose:
         return self._estimate_pose(landmarks.points_px, landmarks.depth_px)

@@ -22,6 +22,10 @@ FocalOrigin = Literal["given", "EXIF", "expected"]
 CenterOrigin = Literal["given", "centre"]
 
 _FOV_RANGE_DEGREES = (1.0, 170.0)
+_LEAST_CROP_FOV_DEGREES = 0.1
+"""Least field of view that a focal length may give: small crops of larger pictures have less than whole pictures."""
+_MOST_OFF_AXIS_DEGREES = 85.0
+"""How far from the optical axis the middle of a picture may be that was cut out of a larger one."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,9 @@ def guess_camera(info: SourceInfo, config: RegularizationConfig, given: GivenCam
     """Return the camera that a source is expected to have.
 
     What is given counts before EXIF, and EXIF before what is usual. What is given or told by EXIF is held.
+
+    Raises:
+        InputError: what is given cannot be the camera of a picture of this size.
     """
     focal_px, focal_from = _focal_px(info, given, config)
     aspect = float(info.pixel_aspect_ratio)
@@ -114,6 +121,7 @@ def guess_camera(info: SourceInfo, config: RegularizationConfig, given: GivenCam
     if given.principal_point_px is not None:
         intrinsics = replace(intrinsics, cx=given.principal_point_px[0], cy=given.principal_point_px[1])
         center_from = "given"
+    _check_given(intrinsics, given)
     freedom = CameraFreedom(
         log_focal_sigma=config.log_focal if focal_from == "expected" else 0.0,
         center_sigma_px=config.principal_point * max(info.width, info.height) if center_from == "centre" else 0.0,
@@ -132,6 +140,26 @@ def _focal_px(info: SourceInfo, given: GivenCamera, config: RegularizationConfig
     # The field of view is that of the longer side, whose pixels are as wide as the aspect ratio says.
     focal_px = along_px * float(info.pixel_aspect_ratio) if info.width >= info.height else along_px
     return focal_px, "expected" if given.fov_degrees is None else "given"
+
+
+def _check_given(camera: Intrinsics, given: GivenCamera) -> None:
+    """Refuse a focal length or a principal point, both in pixels, that mean nothing in a picture of this size.
+
+    Raises:
+        InputError: one of them is out of range.
+    """
+    least, most = _LEAST_CROP_FOV_DEGREES, _FOV_RANGE_DEGREES[1]
+    if given.focal_px is not None and not least <= camera.fov_degrees <= most:
+        raise InputError(
+            f"--focal {given.focal_px:g}: with {camera.width} x {camera.height} pixels that is a field of view of "
+            f"{camera.fov_degrees:.3g} degrees; it must be from {least:g} to {most:g}."
+        )
+    off_axis = math.hypot((camera.width / 2 - camera.cx) / camera.fx, (camera.height / 2 - camera.cy) / camera.fy)
+    if math.degrees(math.atan(off_axis)) > _MOST_OFF_AXIS_DEGREES:
+        raise InputError(
+            f"--principal-point {camera.cx:g},{camera.cy:g}: that is too far from a picture of "
+            f"{camera.width} x {camera.height} pixels; give pixels from its top left corner."
+        )
 
 
 def common_freedom(guesses: Sequence[CameraGuess]) -> CameraFreedom:

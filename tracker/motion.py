@@ -23,6 +23,8 @@ from tracker.priors import StatePrior, are_lids
 from tracker.state import NUM_RIGID, FaceState
 
 _MIN_SECONDS = 1e-3
+_NECK_CHANGE = 0.02
+"""In the neck's standard deviations: what one camera cannot tell from the head's turn hardly changes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Motion:
         Lids are quicker than the rest, as the eyes are.
         """
         share = np.full(len(prior.precision), config.expression_change)
-        share[:NUM_JOINT_ANGLES] = np.repeat((config.neck_change, config.jaw_change, config.lid_change), (3, 3, 6))
+        share[:NUM_JOINT_ANGLES] = np.repeat((_NECK_CHANGE, config.jaw_change, config.lid_change), (3, 3, 6))
         if expression_names:
             share[NUM_JOINT_ANGLES:][are_lids(expression_names)] = config.lid_change
         pose = np.repeat((config.turn_change, config.move_change), 3)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,6 +54,10 @@ class _Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(unknown.partition("=")[0], list(self._option_string_actions), n=1)
             message = f"unknown option {unknown}" + (f" {rest}" if rest else "")
             message += f"; did you mean {near[0]}?" if near else ""
+        if message.endswith(": expected one argument"):
+            # What begins with a minus sign and is no plain number is taken for another option.
+            option = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
+            message += f"; one that begins with - is written {option}=VALUE"
         self.exit(EXIT_USER_ERROR, f"error: {message} (python -m tracker.run --help lists the options)\n")
 
 
@@ -109,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A file name may hold bytes that are no text here.
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # Damaged EXIF counts as none; what the pictures' reader has to say about it helps nobody.
+    warnings.filterwarnings("ignore", message="Corrupt EXIF data")
     report = _Report()
     try:
         with _answering_signals(report), _quiet_sources():

@@ -31,6 +31,7 @@ METHODS = ("window", "quadratic")
 _LARGEST_RISE = 1.0
 """Share of its energy by which a frame's energy may rise: what moves more quickly than faces are expected to, as in
 clips of few frames a second, is left with its evidence. Ordinary clips hardly come near this."""
+_NECK = slice(0, 3)
 _ROUNDS, _NUM_REVISED = 1, 2
 """Revisions of the active set per frame, and how many of the newest frames they look at."""
 
@@ -98,6 +99,9 @@ class WindowSmoother:
     def _append(self, frame: FaceFrame, state: FaceState, quadratic: FrameQuadratic) -> None:
         """Add a frame to the chain, tied to the one before."""
         room = (np.minimum(self._prior.lower - state.values, 0), np.maximum(self._prior.upper - state.values, 0))
+        for way in room:
+            # One camera cannot tell neck from head: turning one against the other would buy smoothness for nothing.
+            way[_NECK] = 0.0
         link = None
         before = self._window[-1] if self._window else None
         if before is not None and before.state is not None:

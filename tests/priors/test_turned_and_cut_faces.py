@@ -14,10 +14,12 @@ from flame.camera import Intrinsics
 from flame.model import HeadModel
 from flame.shading import Lighting
 from priors.evidence import FaceEvidence, FaceRegion
+from priors.face_landmarker import FaceLandmarker, Landmarks
+from priors.face_search import FaceSearch
 from priors.landmark_embedding import look_at_face
 from priors.mediapipe import MediaPipePrior
 from priors.painted_head import PALETTES, PaintedHead
-from priors.presence import profile_share
+from priors.presence import PresenceJudge, profile_share
 from priors.rough_pose import RoughPose
 
 LOW_VISIBILITY = 0.5
@@ -117,3 +119,17 @@ def test_nothing_is_lost_of_a_face_inside_the_image(prior, astronaut):
     (found,) = prior.search(astronaut)
     lids = np.isinf(found.sigma_px).any(axis=1)
     assert found.visibility > 0.9 and not lids.any()
+
+
+@pytest.mark.parametrize(
+    ("first", "presence", "second", "expected"),
+    [(12.0, 0.95, 0.0, True), (17.0, 0.95, 0.0, True), (17.0, 0.8, 17.0, True), (17.0, 0.8, 14.0, False)]
+    + [(12.0, 0.8, 17.0, False), (17.0, 0.4, 17.0, False)],
+)
+def test_a_new_face_in_doubt_has_to_be_sure_twice(monkeypatch, first, presence, second, expected):
+    def reading(logit: float) -> Landmarks:
+        return Landmarks(np.zeros((478, 2)), np.zeros(478), logit, FaceRegion((8.0, 8.0), 16.0, 0.0), 0.0)
+
+    monkeypatch.setattr(FaceLandmarker, "__call__", lambda *_: reading(second))
+    judge = PresenceJudge(FaceSearch(), FaceLandmarker())
+    assert judge.believes(np.zeros((16, 16, 3), np.uint8), reading(first), presence) is expected

@@ -101,6 +101,26 @@ def test_what_no_camera_is_is_refused(values, message):
         api.Options(**values)
 
 
+@pytest.mark.parametrize(
+    ("given_camera", "message"),
+    [
+        (GivenCamera(focal_px=1e-5), "--focal 1e-05: with 1280 x 720 pixels that is a field of view of 180 degrees"),
+        (GivenCamera(focal_px=1e7), "it must be from 0.1 to 170"),
+        (GivenCamera(principal_point_px=(1e9, 0.0)), r"--principal-point 1e\+09,0: that is too far from a picture"),
+        (GivenCamera(fov_degrees=20, principal_point_px=(640.0, -60000.0)), "too far"),
+    ],
+)
+def test_what_is_no_camera_of_this_picture_is_refused(given_camera, message):
+    with pytest.raises(InputError, match=message):
+        guess_camera(CLIP, CONFIG, given_camera)
+
+
+def test_a_crop_may_lie_far_from_the_optical_axis():
+    assert guess_camera(CLIP, CONFIG, GivenCamera(principal_point_px=(-4000.0, 3000.0))).intrinsics.cx == -4000
+    tiny = replace(CLIP, width=10, height=10)
+    assert guess_camera(tiny, CONFIG, GivenCamera(focal_px=600.0)).intrinsics.fov_degrees < 1
+
+
 # Recovery from exact correspondences
 
 TURNS = [(0, 0, 0), (0, 0.6, 0), (0, -0.6, 0), (0.5, 0, 0), (-0.5, 0.3, 0), (0, 0, 1.5), (0.2, 0.2, -1.5), (0, 0, 3.0)]
@@ -165,6 +185,13 @@ def test_a_focal_length_and_a_principal_point_are_kept(cli, photo_path, tmp_path
 def test_a_principal_point_that_is_none_is_one_line(cli, photo_path, text):
     outcome = cli(photo_path, "--principal-point", text)
     assert outcome.status == 2 and f"'{text}' is not X,Y in pixels" in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_a_principal_point_left_of_the_picture_is_written_with_an_equals_sign(cli, photo_path):
+    outcome = cli(photo_path, "--principal-point", "-10,200")
+    assert outcome.status == 2 and outcome.err.count("\n") == 1
+    assert "expected one argument; one that begins with - is written --principal-point=VALUE" in outcome.err
+    assert cli(photo_path, "-o", "out", "--no-overlay", "--principal-point=-10,200").status == 0
 
 
 def test_an_unknown_camera_is_estimated(face_track):
