@@ -36,6 +36,8 @@ _WIDEST_RAD = (0.85, 0.45)
 """Yaw and pitch that landmarks may suggest; what is turned farther was not learned from."""
 _MOST_CUT_OFF = 0.05
 """Share of the landmarks that may lie beyond the image's border, where the detector only guesses."""
+_LEAST_FACE_PX = 100.0
+"""Side of the face's square below which the detector sees less than what was learned from; half the least of that."""
 _ALIKE_RAD = 0.17
 """Pictures turned by less than this against each other err alike."""
 _UNLIKE_SHARE = 0.2
@@ -123,8 +125,8 @@ def unlike_frames(turns: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _shows_all(frame: FaceEvidence) -> bool:
-    """Return whether a frame has the detector's landmarks, nearly all within the image."""
-    if len(frame.points_px) != NUM_LANDMARKS:
+    """Return whether a frame has the detector's landmarks, large enough and nearly all within the image."""
+    if len(frame.points_px) != NUM_LANDMARKS or frame.region.size_px < _LEAST_FACE_PX:
         return False
     is_cut_off = ~np.isfinite(frame.sigma_px[:NUM_MESH_LANDMARKS]).all(axis=1)
     return bool(is_cut_off.mean() <= _MOST_CUT_OFF)

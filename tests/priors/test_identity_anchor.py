@@ -198,6 +198,14 @@ def test_of_nothing_the_mean_head_is_expected(anchor, reference):
         assert anchor(chosen).shape == (COUNT,) and not anchor(chosen).any()
 
 
+def test_small_faces_say_nothing(anchor, reference, geometry):
+    clear = frame(reference + 1e-3 * (geometry @ np.ones(geometry.shape[1])).reshape(-1, 3))
+    small = replace(clear, region=replace(clear.region, size_px=60.0))
+    assert anchor([clear]).any()
+    np.testing.assert_array_equal(anchor([clear, small]), anchor([clear]))
+    np.testing.assert_array_equal(anchor([small]), 0.0)
+
+
 def test_a_few_points_beyond_the_border_do_no_harm(anchor, reference, geometry):
     whole = frame(person(reference, geometry, np.ones(COUNT)))
     cut = replace(whole, sigma_px=whole.sigma_px.copy())
