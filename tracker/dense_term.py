@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -110,15 +110,18 @@ class DenseTerm:
         """Prepare the evidence of one image for a rig of its head."""
         maps = problem.maps
         step = detail.pixel_step
-        chosen = maps.mask[::step, ::step] & np.isfinite(maps.normals[::step, ::step]).all(axis=-1)
-        rows, columns = step * np.stack(np.nonzero(chosen))
+        is_seen = maps.mask & np.isfinite(maps.normals).all(axis=-1)
+        if not is_seen.any():
+            # Without any normals the texture coordinates' own pixels are the ones to take the mean over.
+            is_seen, energy = maps.mask & np.isfinite(maps.uv).all(axis=-1), replace(energy, normal=0.0)
+        rows, columns = step * np.stack(np.nonzero(is_seen[::step, ::step]))
         return DenseTerm(
             rig=rig,
             energy=energy,
             size_px=problem.size_px,
             shape_px=(maps.mask.shape[0], maps.mask.shape[1]),
             pixels=np.column_stack((rows, columns)).astype(np.int32),
-            normals=maps.normals[rows, columns].astype(np.float64),
+            normals=np.nan_to_num(maps.normals[rows, columns].astype(np.float64)),
             texture=maps.uv[rows, columns].astype(np.float64),
             is_head_space=maps.normal_space == "head",
             surface=surface,

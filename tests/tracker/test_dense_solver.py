@@ -110,7 +110,7 @@ def test_images_of_one_person_give_identity_and_focal_length(full):
     starts = [replace(beside(scene), rotation=scene.state.rotation) for scene in scenes]
     energy = replace(WEAK, uv_pixel=0.0)
     unknowns = Unknowns(principal_point=False)
-    fit = fit_dense(full, problems, starts, energy, replace(SOLVER, tolerance=1e-3), 60, unknowns=unknowns)
+    fit = fit_dense(full, problems, starts, energy, replace(SOLVER, tolerance=1e-3), 300, unknowns=unknowns)
     assert fit.joint.reason is StopReason.CONVERGED
     assert fit.log_focal == pytest.approx(-np.log(1.1), abs=6e-3)
     for scene, state in zip(scenes, fit.states, strict=True):

@@ -123,6 +123,21 @@ def test_gradient_with_normals_in_head_space(scenes, model, name):
     assert_gradient_is_the_twin_s(scenes["head"], model, CASES[name])
 
 
+def test_maps_without_normals_still_say_what_their_texture_says(scenes, model):
+    scene, energy = scenes["camera"], CASES["all"]
+    maps = scene.problem.maps
+    textured = replace(
+        scene, problem=replace(scene.problem, maps=replace(maps, normals=np.full_like(maps.normals, np.nan)))
+    )
+    assert_gradient_is_the_twin_s(textured, model, energy)
+    at = parameters_beside(textured)
+    found, _ = solver_energy_and_gradient(model, textured.problem, energy, at)
+    without, _ = solver_energy_and_gradient(model, textured.problem, replace(energy, uv_pixel=0.0), at)
+    reference = ReferenceEnergy(textured.problem, energy)
+    expected = float(reference.terms(at)["uv_pixel"])
+    assert found - without == pytest.approx(expected, rel=1e-6)
+
+
 def test_gradient_on_the_full_head():
     scene = make_scene(load_head(dtype=torch.float64), 96)
     model = DenseModel.of(scene.problem.head, num_threads=1, dtype=np.float64)
