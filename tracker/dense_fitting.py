@@ -104,12 +104,12 @@ class DenseFitting:
         lookups = look_up_vertices(self.model.head, maps, energy.uv_max_distance, energy.uv_is_subpixel)
         landmarks = irises = lids = None
         if self.prior.eyes is not None:
-            eyes, surface, points_px = self.prior.eyes, self.prior.surface, local.points_px
+            eyes, surface = self.prior.eyes, self.prior.surface
             is_seen = np.isfinite(local.sigma_px).all(axis=1, keepdims=True)
-            seen_px = np.where(is_seen, points_px, np.nan)
-            landmarks = PointEvidence(surface.take(eyes.contours), points_px[eyes.contours])
+            seen_px = np.where(is_seen, local.points_px, np.nan)
+            landmarks = PointEvidence(surface.take(eyes.contours), seen_px[eyes.contours])
             irises = PointEvidence(surface.take(eyes.irises), seen_px[eyes.irises])
-            offset_px = points_px[eyes.upper_lids] - points_px[eyes.lower_lids]
+            offset_px = seen_px[eyes.upper_lids] - seen_px[eyes.lower_lids]
             lids = LidEvidence(surface.take(eyes.upper_lids), surface.take(eyes.lower_lids), offset_px)
         return DenseProblem(
             head=self.model.head,
