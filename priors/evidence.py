@@ -5,7 +5,7 @@ The solver sees only evidence; which detector or network it came from does not m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -85,6 +85,8 @@ class Prior(Protocol):
     """Which points lie on the eyes, where the prior knows."""
     surface: SurfacePoints
     """The N surface points that the evidence speaks of."""
+    identity_anchor: Callable[[Sequence[FaceEvidence]], np.ndarray] | None
+    """Expects the identity coefficients (I,) of a person seen in some frames; None where nothing was learned of it."""
 
     def observe(self, image: np.ndarray, regions: Sequence[FaceRegion] = ()) -> list[FaceEvidence | None]:
         """Look at a frame where faces are expected; one entry per region, None where no face was found.

@@ -7,7 +7,7 @@ they were, one network run per face and frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from priors.evidence import DenseMaps, EyePoints, FaceEvidence, FaceRegion
 from priors.face_detector import MAX_OVERLAP, region_overlap
 from priors.face_landmarker import INPUT_PX, REGION_SCALE, FaceLandmarker, Landmarks
 from priors.face_search import FaceSearch
+from priors.identity_anchor import load_anchor
 from priors.landmark_embedding import load_embedding
 from priors.landmark_topology import LEFT_IRIS, RIGHT_IRIS, landmark_topology
 from priors.outline import outline_normals
@@ -72,6 +73,7 @@ class MediaPipePrior:
         embedding = load_embedding(head)
         self.surface = embedding.points
         self.eyes: EyePoints | None = _eye_points()
+        self.identity_anchor: Callable[[Sequence[FaceEvidence]], np.ndarray] | None = load_anchor(head)
         self._landmarker = FaceLandmarker()
         self._search = FaceSearch()
         self._judge = PresenceJudge(self._search, self._landmarker)

@@ -19,7 +19,6 @@ from flame.errors import InputError
 from flame.surface import build_surface_rig
 from priors import create_prior
 from priors.evidence import FaceEvidence, Prior
-from priors.identity_anchor import load_anchor
 from tracker.camera_guess import HELD, CameraFreedom, CameraGuess
 from tracker.dense_fitting import DenseFitting
 from tracker.faces import Anchor, FaceFollower, Sighting
@@ -110,8 +109,7 @@ def load_toolkit(head: str, prior: str, config: Config, device: str = "auto") ->
     else:
         bounds = model.expression_bounds.numpy().astype(np.float64)
     fitting = FittingModel.of(rig, bounds, config, model.expression_names or ())
-    if prior == "mediapipe":
-        fitting = replace(fitting, identity_anchor=load_anchor(model))
+    fitting = replace(fitting, identity_anchor=loaded_prior.identity_anchor)
     if config.solver.evidence == "dense":
         fitting = replace(fitting, dense=DenseFitting.of(model, loaded_prior, fitting.prior, config))
     # Absolute: a track has to find its head again from any other folder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -12,7 +12,6 @@ import numpy as np
 from configs.schema import Config, StatusConfig
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
-from priors.identity_anchor import IdentityAnchor
 from tracker.camera_guess import HELD, CameraFreedom
 from tracker.dense_fitting import DenseFitting
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
@@ -69,8 +68,8 @@ class FittingModel:
     config: Config
     dense: DenseFitting | None = None
     """What fits dense maps, where they are the evidence."""
-    identity_anchor: IdentityAnchor | None = None
-    """What expects an identity of the landmarks; without one it is the mean head's."""
+    identity_anchor: Callable[[Sequence[FaceEvidence]], np.ndarray] | None = None
+    """The prior's; without one the mean head is expected."""
 
     def expected_identity(self, glimpses: Sequence[Glimpse]) -> np.ndarray:
         """Return the identity coefficients (I,) that the landmarks of one person's glimpses suggest by themselves."""
