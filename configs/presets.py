@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from configs.schema import (
+    SMOOTHING_METHODS,
     AdamConfig,
     Config,
     EnergyConfig,
@@ -118,7 +119,7 @@ _ABOVE_ZERO = frozenset(
 ) - {"regularization.log_focal"}
 """Settings by which something is divided, or of which at least one is needed; a focal length may well be fixed."""
 _CHOICES = {
-    "smoothing.method": ("window", "quadratic"),
+    "smoothing.method": SMOOTHING_METHODS,
     "solver.evidence": ("landmarks", "dense"),
     "solver.method": ("levenberg-marquardt", "adam"),
 }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SMOOTHING_METHODS = ("window", "quadratic")
+"""Values of ``smoothing.method``."""
+
 
 @dataclass(frozen=True)
 class SolverConfig:

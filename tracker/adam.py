@@ -99,18 +99,29 @@ def fit_adam(
             on_step(step + 1, float(energies[step]))
     terms = _terms(references, frames)
     energies[-1] = sum(terms.values())
+    return _result(problems, frames, energies, terms, time.perf_counter() - began)
+
+
+def _result(
+    problems: Sequence[DenseProblem],
+    frames: Sequence[Parameters],
+    energies: np.ndarray,
+    terms: dict[str, float],
+    seconds: float,
+) -> AdamFit:
+    """Bring what was found out of torch."""
+    cameras = [
+        frame.intrinsics(problem.intrinsics, problem.size_px) for frame, problem in zip(frames, problems, strict=True)
+    ]
     return AdamFit(
         states=tuple(frame.state() for frame in frames),
         shape=frames[0].shape.detach().cpu().numpy().astype(np.float64),
-        cameras=tuple(
-            frame.intrinsics(problem.intrinsics, problem.size_px)
-            for frame, problem in zip(frames, problems, strict=True)
-        ),
+        cameras=tuple(cameras),
         log_focal=float(frames[0].log_focal.detach()),
         principal_point=frames[0].principal_point.detach().cpu().numpy().astype(np.float64),
         energies=energies,
         terms=terms,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from configs.schema import SmoothingConfig
+from configs.schema import SMOOTHING_METHODS, SmoothingConfig
 from flame.errors import InputError
 from flame.rotation_kernels import rotation_matrix, small_turn_vector
 from flame.surface import NUM_JOINT_ANGLES
@@ -24,9 +24,6 @@ from tracker.priors import StatePrior
 from tracker.state import NUM_RIGID, FaceState
 from tracker.stream import FaceFrame, FrameQuadratic, smooths_jointly
 from tracker.window_solver import Chain
-
-METHODS = ("window", "quadratic")
-"""Values of ``smoothing.method``."""
 
 _LARGEST_RISE = 1.0
 """Share of its energy by which a frame's energy may rise: what moves more quickly than faces are expected to, as in
@@ -54,8 +51,8 @@ def create_smoother(config: SmoothingConfig, prior: StatePrior, expression_names
     Raises:
         InputError: there is no such method.
     """
-    if config.method not in METHODS:
-        raise InputError(f"setting 'smoothing.method' is '{config.method}'; allowed: {', '.join(METHODS)}.")
+    if config.method not in SMOOTHING_METHODS:
+        raise InputError(f"setting 'smoothing.method' is '{config.method}'; allowed: {', '.join(SMOOTHING_METHODS)}.")
     if smooths_jointly(config):
         return WindowSmoother(Motion.of(config, prior, expression_names), prior, config.max_lag_frames)
     return QuadraticSmoother(config)

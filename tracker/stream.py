@@ -31,7 +31,7 @@ class FrameQuadratic:
     gradient: np.ndarray
     """First derivatives, float64 (D,)."""
     energy: float
-    """What the evidence leaves unexplained."""
+    """The energy at the state: what the evidence leaves unexplained, and the priors' share."""
 
     def rise(self, step: np.ndarray) -> float:
         """Return by how much a step (D,) raises the energy."""

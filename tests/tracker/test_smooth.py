@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import SmoothingConfig
+from configs.schema import SMOOTHING_METHODS, SmoothingConfig
 from flame.errors import InputError
 from flame.rotation_kernels import rotation_matrix, small_turn_vector
 from tracker.priors import StatePrior
-from tracker.smooth import METHODS, QuadraticSmoother, WindowSmoother, create_smoother
+from tracker.smooth import QuadraticSmoother, WindowSmoother, create_smoother
 from tracker.state import FaceState
 from tracker.status import FrameStatus
 from tracker.stream import FaceFrame, FrameQuadratic
@@ -114,7 +114,7 @@ def test_frames_are_held_back_no_longer_than_allowed(config, rate):
 def test_the_method_is_chosen_by_name():
     assert isinstance(create_smoother(CONFIG, PRIOR), QuadraticSmoother)
     assert isinstance(create_smoother(WINDOW, PRIOR), WindowSmoother)
-    with pytest.raises(InputError, match="smoothing.method.*'kalman'.*" + ", ".join(METHODS)):
+    with pytest.raises(InputError, match="smoothing.method.*'kalman'.*" + ", ".join(SMOOTHING_METHODS)):
         create_smoother(SmoothingConfig(method="kalman"), PRIOR)
 
 
