@@ -13,8 +13,9 @@ import numpy as np
 
 from flame.surface import SurfacePoints
 
-NormalSpace = Literal["camera", "head"]
-"""Axes of normals: the camera's, or the head's with the rotations of root and neck undone."""
+NormalSpace = Literal["camera", "head", "ray"]
+"""Axes of normals: the camera's; the head's with the rotations of root and neck undone; or the camera's turned by the
+smallest rotation that takes the ray of one pixel onto +z, which is what a look at a crop alone can tell."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,16 @@ class DenseMaps:
     """True where the face is seen, bool (height, width)."""
     normal_space: NormalSpace = "camera"
     """Axes of the normals."""
+    axis_px: tuple[float, float] | None = None
+    """The pixel whose ray the axes of space ``ray`` are aligned with."""
+
+
+@dataclass(frozen=True, eq=False)
+class FacePicture:
+    """Hold the pixels of one face, for networks that look at it later."""
+
+    image: np.ndarray
+    """RGB, uint8 (S, S, 3)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,10 @@ class FaceEvidence:
     """Where the face is; the place to look in the next frame."""
     points_depth_px: np.ndarray
     """Relative depth of the points as the detector gives it, float64 (N,), pixels, towards the camera negative."""
+    picture: FacePicture | None = None
+    """The face's pixels, where the prior has networks that look at them."""
+    image_from_picture: np.ndarray | None = None
+    """Similarity from pixels of the picture to those of the image, float64 (2, 3)."""
 
 
 @dataclass(frozen=True)

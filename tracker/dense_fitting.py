@@ -12,6 +12,7 @@ from flame.camera import Intrinsics
 from flame.errors import InputError
 from flame.model import HeadModel
 from priors.evidence import FaceEvidence, Prior
+from priors.placed_maps import with_camera_normals
 from tracker.adam import fit_adam
 from tracker.dense_solver import DenseModel, fit_dense
 from tracker.joint_solver import Shared
@@ -62,12 +63,16 @@ class Crop:
         """Return evidence in the picture."""
         region = evidence.region
         x, y = self.points(np.array(region.center_px)).tolist()
+        placed = evidence.image_from_picture
+        if placed is not None:
+            placed = np.column_stack((placed[:, :2] * self.scale, self.points(placed[:, 2])))
         return replace(
             evidence,
             points_px=self.points(evidence.points_px),
             sigma_px=evidence.sigma_px * self.scale,
             points_depth_px=evidence.points_depth_px * self.scale,
             region=replace(region, center_px=(x, y), size_px=region.size_px * self.scale),
+            image_from_picture=placed,
         )
 
 
@@ -100,7 +105,8 @@ class DenseFitting:
         size_px, energy = self.config.solver.dense_px, self.config.energy
         crop = Crop.around(evidence.points_px, size_px)
         local = crop.evidence(evidence)
-        maps = self.prior.dense(local, size_px, size_px)
+        intrinsics = crop.intrinsics(view)
+        maps = with_camera_normals(self.prior.dense(local, size_px, size_px), intrinsics)
         lookups = look_up_vertices(self.model.head, maps, energy.uv_max_distance, energy.uv_is_subpixel)
         landmarks = irises = lids = None
         if self.prior.eyes is not None:
@@ -114,7 +120,7 @@ class DenseFitting:
         return DenseProblem(
             head=self.model.head,
             maps=maps,
-            intrinsics=crop.intrinsics(view),
+            intrinsics=intrinsics,
             lookups=lookups,
             landmarks=landmarks,
             irises=irises,
