@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from flame.surface import SurfacePoints
+
+if TYPE_CHECKING:
+    from priors.prior_surface import MapSurface
 
 NormalSpace = Literal["camera", "head", "ray"]
 """Axes of normals: the camera's; the head's with the rotations of root and neck undone; or the camera's turned by the
@@ -44,6 +47,10 @@ class DenseMaps:
     """Axes of the normals."""
     axis_px: tuple[float, float] | None = None
     """The pixel whose ray the axes of space ``ray`` are aligned with."""
+    uv_trust: np.ndarray | None = None
+    """How much each pixel's texture coordinates count, float32 (height, width), 1 for ordinary ones; None: all 1."""
+    normal_trust: np.ndarray | None = None
+    """The same of the normals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +107,8 @@ class Prior(Protocol):
     """Which points lie on the eyes, where the prior knows."""
     surface: SurfacePoints
     """The N surface points that the evidence speaks of."""
+    map_surface: MapSurface
+    """Topology and normal space of what the dense maps are made from; they are always those of the prior's head."""
     identity_anchor: Callable[[Sequence[FaceEvidence]], np.ndarray] | None
     """Expects the identity coefficients (I,) of a person seen in some frames; None where nothing was learned of it."""
 

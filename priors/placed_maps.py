@@ -46,7 +46,8 @@ def place_maps(maps: DenseMaps, image_from_map: np.ndarray, height: int, width: 
     if maps.axis_px is not None:
         axis = np.asarray(image_from_map) @ (*maps.axis_px, 1.0)
         axis_px = (float(axis[0]), float(axis[1]))
-    return DenseMaps(uv, normals, mask, maps.normal_space, axis_px)
+    trusts = [_resample_trust(trust, x, y) for trust in (maps.uv_trust, maps.normal_trust)]
+    return DenseMaps(uv, normals, mask, maps.normal_space, axis_px, *trusts)
 
 
 def with_camera_normals(maps: DenseMaps, intrinsics: Intrinsics) -> DenseMaps:
@@ -65,6 +66,11 @@ def _resample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     total = cv2.remap(filled, x, y, cv2.INTER_LINEAR)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((share > 0)[..., None], total / share[..., None], np.float32(np.nan))
+
+
+def _resample_trust(trust: np.ndarray | None, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """Return trust (H, W) at places (h, w), if there is any."""
+    return None if trust is None else cv2.remap(trust, x, y, cv2.INTER_LINEAR)
 
 
 def _range(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

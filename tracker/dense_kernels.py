@@ -44,6 +44,10 @@ class PixelEvidence(NamedTuple):
     """Observed unit normals in the map's axes, float64 (K, 3)."""
     texture: np.ndarray
     """Observed texture coordinates, float64 (K, 2), NaN where there are none."""
+    normal_trust: np.ndarray
+    """Factors on the cost of the normals, float64 (K,)."""
+    texture_trust: np.ndarray
+    """Factors on the cost of the texture coordinates, float64 (K,)."""
 
 
 class SeenSurface(NamedTuple):
@@ -110,7 +114,7 @@ def add_pixels(evidence, surface, camera, norms, force, curvature):  # pragma: n
     Returns:
         The energies of the normals and of the texture.
     """
-    pixels, normals, texture = evidence
+    pixels, normals, texture, normal_trust, texture_trust = evidence
     triangle, pixel_step, faces, is_excluded, verts_cam, vert_normals_cam, uv, uv_faces = surface
     focal, center, map_from_cam = camera
     normal_weight, normal_cap, normal_floor, uv_weight, uv_seam, uv_floor = norms
@@ -122,17 +126,18 @@ def add_pixels(evidence, surface, camera, norms, force, curvature):  # pragma: n
         slot = slots[k]
         if slot == _UNCOVERED:
             total = abs(normals[k, 0]) + abs(normals[k, 1]) + abs(normals[k, 2])
-            normal_energy += normal_weight * min(total, normal_cap)
+            normal_energy += normal_weight * normal_trust[k] * min(total, normal_cap)
         if slot < 0:
             continue
         x, y = (pixels[k, 1] + 0.5 - center[0]) / focal[0], (pixels[k, 0] + 0.5 - center[1]) / focal[1]
         shares = _shares(corners, slot, x, y)
         if normal_weight > 0:
             normal_energy += _add_normal(
-                corners, slot, shares, normals, k, normal_weight, normal_cap, normal_floor, sums
+                corners, slot, shares, normals, k, normal_weight * normal_trust[k], normal_cap, normal_floor, sums
             )
         if uv_weight > 0 and not np.isnan(texture[k, 0]):
-            uv_energy += _add_texture(corners, slot, shares, texture, k, uv_weight, uv_seam, uv_floor, sums)
+            weight = uv_weight * texture_trust[k]
+            uv_energy += _add_texture(corners, slot, shares, texture, k, weight, uv_seam, uv_floor, sums)
     for slot in range(len(seen)):
         face = faces[seen[slot]]
         _carry_over(face, verts_cam, corners[slot], sums[slot], map_from_cam, force, curvature)

@@ -84,6 +84,10 @@ class DenseTerm:
     """Observed normals in the map's axes, float64 (K, 3)."""
     texture: np.ndarray
     """Observed texture coordinates, float64 (K, 2), NaN where there are none."""
+    normal_trust: np.ndarray
+    """How much each pixel's normal counts, float64 (K,)."""
+    texture_trust: np.ndarray
+    """The same of the texture coordinates."""
     is_head_space: bool
     """Whether the normals' axes are the head's, with the rotations of root and neck undone."""
     surface: DenseSurface
@@ -92,6 +96,8 @@ class DenseTerm:
     """Vertices found in the texture map, int32 (L,)."""
     points_px: np.ndarray
     """Where, float64 (L, 2)."""
+    lookup_trust: np.ndarray
+    """How much each counts, float64 (L,)."""
     outline: OutlineEvidence | None
     """The foreground's boundary, where it is known and wanted."""
     detail: Detail
@@ -109,7 +115,7 @@ class DenseTerm:
     ) -> DenseTerm:
         """Prepare the evidence of one image for a rig of its head."""
         maps = problem.maps
-        step = detail.pixel_step
+        step, trust = detail.pixel_step, problem.lookups.trust
         is_seen = maps.mask & np.isfinite(maps.normals).all(axis=-1)
         if not is_seen.any():
             # Without any normals the texture coordinates' own pixels are the ones to take the mean over.
@@ -123,10 +129,13 @@ class DenseTerm:
             pixels=np.column_stack((rows, columns)).astype(np.int32),
             normals=np.nan_to_num(maps.normals[rows, columns].astype(np.float64)),
             texture=maps.uv[rows, columns].astype(np.float64),
+            normal_trust=_trust_at(maps.normal_trust, rows, columns),
+            texture_trust=_trust_at(maps.uv_trust, rows, columns),
             is_head_space=maps.normal_space == "head",
             surface=surface,
             vertices=problem.lookups.vertices.astype(np.int32),
             points_px=problem.lookups.points_px.astype(np.float64),
+            lookup_trust=np.ones(len(problem.lookups.vertices)) if trust is None else trust.astype(np.float64),
             outline=(
                 OutlineEvidence.of(problem.foreground, rig.faces)
                 if energy.silhouette > 0 and problem.foreground is not None
@@ -199,7 +208,7 @@ class LinearDense:
         return add_projections(
             term.vertices,
             term.points_px,
-            np.full(count, term.energy.uv / count / term.size_px),
+            term.energy.uv / count / term.size_px * term.lookup_trust,
             self._posed.verts_cam,
             is_hidden,
             view.focal_px,
@@ -233,7 +242,13 @@ class LinearDense:
 
         def add(index: int) -> tuple[float, float]:
             part = parts[index]
-            evidence = PixelEvidence(term.pixels[part], term.normals[part], term.texture[part])
+            evidence = PixelEvidence(
+                term.pixels[part],
+                term.normals[part],
+                term.texture[part],
+                term.normal_trust[part],
+                term.texture_trust[part],
+            )
             return add_pixels(evidence, surface, camera, self._norms, forces[index], curvatures[index])
 
         energies = _each(term.pool, add, len(parts))
@@ -337,6 +352,11 @@ class LinearDense:
             )
 
         return rows, np.sum(_each(self._term.pool, stack, len(parts)), axis=0)
+
+
+def _trust_at(trust: np.ndarray | None, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return how much pixels count, float64 (K,)."""
+    return np.ones(len(rows)) if trust is None else trust[rows, columns].astype(np.float64)
 
 
 def _parts(pool: ThreadPoolExecutor | None, count: int, step: int = 1) -> list[slice]:

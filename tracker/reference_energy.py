@@ -11,6 +11,7 @@ With image distances in shares of the maps' longer side S and means over lookups
   head does not cover has n = 0; a pixel on the eyes or in the mouth costs nothing.
 - ``uv_pixel``: mean over the same pixels of ``|U - u|``; one that the head's skin does not cover, or with a seam
   between U and u, costs nothing.
+Each pixel's, and each lookup's, cost is multiplied by how far the maps trust it, where they say so.
 - ``silhouette``: mean over the outline, by length, of the distance from the foreground's boundary. The lengths are held
   constant in gradients: to first order the area between two outlines changes by displacement alone.
 - ``landmarks``, ``iris``, ``eye_closure``: mean squared distances. The other terms are sums of squares.
@@ -155,6 +156,10 @@ class ReferenceEnergy:
         self._num_pixels = max(len(self._normal_pixels) or len(self._uv_pixels), 1)
         self._lookup_vertices = self._index(problem.lookups.vertices)
         self._lookup_px = self._tensor(problem.lookups.points_px)
+        lookup_trust, normal_trust, uv_trust = problem.lookups.trust, maps.normal_trust, maps.uv_trust
+        self._lookup_trust = self._tensor(np.ones(len(self._lookup_px)) if lookup_trust is None else lookup_trust)
+        self._normal_trust = self._trust(normal_trust, self._normal_pixels)
+        self._uv_trust = self._trust(uv_trust, self._uv_pixels)
         self._anchor = self._tensor(padded(problem.anchor, head.num_shape, "anchor"))
         has_outline = bool(energy.silhouette) and problem.foreground is not None
         self._edges: MeshEdges | None = mesh_edges(self._faces) if has_outline else None
@@ -195,6 +200,10 @@ class ReferenceEnergy:
         camera = self.problem.intrinsics
         rays = (column + 0.5 - camera.cx) / camera.fx, (row + 0.5 - camera.cy) / camera.fy
         return pixels, self._tensor(values.reshape(-1, values.shape[2])[pixels].T), self._tensor(np.stack(rays))
+
+    def _trust(self, trust: np.ndarray | None, pixels: np.ndarray) -> Tensor:
+        """Return how much chosen pixels (M,) count (M,)."""
+        return self._tensor(np.ones(len(pixels)) if trust is None else trust.reshape(-1)[pixels])
 
     def _mesh(self, parameters: Parameters) -> _Mesh:
         """Pose the head and project it."""
@@ -274,7 +283,7 @@ class ReferenceEnergy:
         error = torch.linalg.vector_norm(error_px, dim=-1) / self._size
         if self.energy.uv_cap:
             error = error.clamp_max(self.energy.uv_cap).masked_fill(seen.hidden_lookups, self.energy.uv_cap)
-        return error.mean()
+        return (self._lookup_trust * error).mean()
 
     def _normal_term(self, matrices: Tensor, seen: Visibility) -> Tensor:
         rays, predicted = (array.index_select(1, seen.normal_pixels) for array in (self._normal_rays, self._normals))
@@ -284,12 +293,15 @@ class ReferenceEnergy:
         uncovered = self._normals[:, seen.uncovered_pixels].abs().sum(0)
         if self.energy.normal_cap:
             error, uncovered = error.clamp_max(self.energy.normal_cap), uncovered.clamp_max(self.energy.normal_cap)
+        error = error * self._normal_trust[seen.normal_pixels]
+        uncovered = uncovered * self._normal_trust[seen.uncovered_pixels]
         return (error.sum() + uncovered.sum()) / self._num_pixels
 
     def _uv_pixel_term(self, matrices: Tensor, seen: Visibility) -> Tensor:
         rendered = at_rays(matrices, seen.uv_triangles, self._uv_rays[:, seen.uv_pixels])
         error = torch.linalg.vector_norm(rendered[:2] / rendered[2] - self._uv[:, seen.uv_pixels], dim=0)
-        return error.masked_fill(error.detach() >= SEAM_UV_DISTANCE, 0.0).sum() / self._num_pixels
+        error = error.masked_fill(error.detach() >= SEAM_UV_DISTANCE, 0.0)
+        return (error * self._uv_trust[seen.uv_pixels]).sum() / self._num_pixels
 
     def _silhouette_term(self, mesh: _Mesh, seen: Visibility) -> Tensor:
         middle = mesh.project(mesh.verts_cam[seen.outline.flatten()]).view(-1, 2, 2).mean(1)

@@ -54,6 +54,8 @@ class VertexLookups:
     """Vertex indices, each at most once, int64 (L,)."""
     points_px: np.ndarray
     """Where they are seen, float64 (L, 2), pixels of the maps."""
+    trust: np.ndarray | None = None
+    """How much each counts, float64 (L,), 1 for ordinary ones; None: all 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,13 @@ def look_up_vertices(head: HeadModel, maps: DenseMaps, max_distance: float, is_s
         copies.uv, max_distance, is_subpixel
     )
     best = copies.best(matches)
-    return VertexLookups(copies.vertex[best], matches.points_px[best])
+    points_px = matches.points_px[best]
+    trust = None
+    if maps.uv_trust is not None:
+        height, width = maps.mask.shape
+        columns, rows = np.clip(points_px.astype(np.int64), 0, (width - 1, height - 1)).T
+        trust = maps.uv_trust[rows, columns].astype(np.float64)
+    return VertexLookups(copies.vertex[best], points_px, trust)
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,28 @@ def test_gradient_with_normals_in_head_space(scenes, model, name):
     assert_gradient_is_the_twin_s(scenes["head"], model, CASES[name])
 
 
+def doubted(scene: DenseScene) -> DenseScene:
+    """Return the scene with pixels and lookups that count more and less."""
+    rng, maps, lookups = np.random.default_rng(6), scene.problem.maps, scene.problem.lookups
+    trusts = rng.uniform(0.1, 2.0, (2, *maps.mask.shape)).astype(np.float32)
+    maps = replace(maps, uv_trust=trusts[0], normal_trust=trusts[1])
+    lookups = replace(lookups, trust=rng.uniform(0.1, 2.0, len(lookups.vertices)))
+    return replace(scene, problem=replace(scene.problem, maps=maps, lookups=lookups))
+
+
+@pytest.mark.parametrize("name", ("uv", "normal", "uv_pixel", "capped"))
+def test_doubtful_pixels_and_lookups_count_less(scenes, model, name):
+    scene, energy = doubted(scenes["camera"]), CASES[name]
+    assert_gradient_is_the_twin_s(scene, model, energy)
+    at = parameters_beside(scene)
+    found, plain = (
+        dense_term(model, each.problem, energy).at(frame_point(each.problem, at)).energy
+        for each in (scene, scenes["camera"])
+    )
+    assert found == pytest.approx(float(ReferenceEnergy(scene.problem, energy).total(at)), rel=1e-9)
+    assert abs(found / plain - 1) > 1e-3
+
+
 def test_maps_without_normals_still_say_what_their_texture_says(scenes, model):
     scene, energy = scenes["camera"], CASES["all"]
     maps = scene.problem.maps
