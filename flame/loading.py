@@ -17,6 +17,7 @@ from scipy import sparse
 from flame.errors import AssetMissingError, InputError, UserError
 from flame.landmarks import with_stored_landmarks
 from flame.model import NUM_JOINTS, NUM_POSE_FEATURES, HeadModel, JointAction
+from flame.obj_layout import TEMPLATE_OBJ, read_obj_layout
 from flame.safe_pickle import UnreadValue, read_pickle, read_pickle_bytes
 from flame.topology import Topology, mirror_from_template
 
@@ -30,7 +31,8 @@ def load_head(name_or_path: str | Path = "commons", dtype: torch.dtype = torch.f
 
     Files are FLAME 2020, 2023, 2023 Open or the variants without jaw, as ``.pkl`` (Python 2 and chumpy included) or
     ``.npz``, and heads in the commons format. Nothing in a file is executed. ``FLAME_masks.pkl`` beside a FLAME file
-    gives its regions, landmarks found earlier (``flame.landmarks``) its landmark sets.
+    gives its regions, ``head_template.obj`` its texture coordinates, landmarks found earlier (``flame.landmarks``) its
+    landmark sets.
 
     Raises:
         AssetMissingError: there is no such file; the message says where FLAME comes from.
@@ -210,6 +212,8 @@ def _from_flame(data: Mapping[str, Any], path: Path, dtype: torch.dtype) -> Head
     directions = np.moveaxis(fields.array("shapedirs", (count, 3, None)), -1, 0)
     corrective = np.moveaxis(fields.array("posedirs", (count, 3, NUM_POSE_FEATURES)), -1, 0)
     weights = _weights(fields, "weights", count)
+    layout = path.with_name(TEMPLATE_OBJ)
+    uv, uv_faces = read_obj_layout(layout, faces) if layout.is_file() else (None, None)
     basis = _tensor(directions, dtype).permute(1, 2, 0)
     return HeadModel(
         name=path.stem,
@@ -221,7 +225,7 @@ def _from_flame(data: Mapping[str, Any], path: Path, dtype: torch.dtype) -> Head
         joint_regressor=_tensor(fields.array("J_regressor", (NUM_JOINTS, count)), dtype),
         skin_weights=_tensor(weights, dtype),
         parents=_parents(fields.array("kintree_table", (2, NUM_JOINTS), "iu")[0], str(path)),
-        topology=Topology(faces, _flame_regions(path, count), mirror_from_template(template)),
+        topology=Topology(faces, _flame_regions(path, count), mirror_from_template(template), uv, uv_faces),
         has_jaw=bool(weights[:, 2].any()) and "no_jaw" not in path.stem.lower(),
         licence="see https://flame.is.tue.mpg.de",
         source=str(path),

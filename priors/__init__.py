@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flame.errors import InputError
@@ -11,21 +12,60 @@ if TYPE_CHECKING:
     from flame.rasterizer import Backend
     from priors.evidence import Prior
 
-__all__ = ["PRIOR_NAMES", "create_prior"]
+__all__ = ["MAP_PRIORS", "PRIOR_NAMES", "create_prior"]
 
-PRIOR_NAMES = ("mediapipe",)
+PRIOR_NAMES = ("mediapipe", "pixel3dmm", "commons")
 """Names that `create_prior` takes."""
+MAP_PRIORS = ("pixel3dmm", "commons")
+"""Those whose dense maps say more than their landmarks do; fits of landmarks alone make no use of them."""
 
 
-def create_prior(name: str, head: HeadModel, backend: Backend = "cpu") -> Prior:
-    """Create a prior by name for a head model; ``backend`` rasterises its dense maps.
+def create_prior(
+    name: str, head: HeadModel, backend: Backend = "cpu", *, weights: str | Path | None = None, device: str = "cpu"
+) -> Prior:
+    """Create a prior by name for a head model.
+
+    Args:
+        name: one of `PRIOR_NAMES`.
+        head: the head that is tracked.
+        backend: rasterises dense maps of landmarks.
+        weights: networks of the user: for ``pixel3dmm`` the folder with ``uv.ckpt`` and ``normals.ckpt``, for
+            ``commons`` a file of a training of one's own.
+        device: where networks run: ``cpu``, ``cuda``, or ``auto`` for the GPU if there is one.
 
     Raises:
-        InputError: there is no prior of that name.
+        InputError: there is no prior of that name, or the weights or the head are not for it.
         AssetMissingError: the prior's networks are not installed.
+        UnsafeFileError: a file of weights asks to run code.
     """
     if name not in PRIOR_NAMES:
         raise InputError(f"unknown prior {name!r}; choose one of: {', '.join(PRIOR_NAMES)}")
-    from priors.mediapipe import MediaPipePrior
+    if name == "mediapipe":
+        if weights is not None:
+            raise InputError(
+                f"--weights {weights}: prior 'mediapipe' has its own; they are for {' and '.join(MAP_PRIORS)}"
+            )
+        from priors.mediapipe import MediaPipePrior
 
-    return MediaPipePrior(head, backend)
+        return MediaPipePrior(head, backend)
+    if name == "commons":
+        from priors.commons import commons_prior
+
+        return commons_prior(head, None if weights is None else Path(weights), backend)
+    if weights is None:
+        raise InputError(
+            "--prior pixel3dmm needs --weights DIR, the folder with uv.ckpt and normals.ckpt from "
+            "https://huggingface.co/SimonGiebenhain/Pixel3dmm (licence CC BY-NC 4.0: no commercial use)"
+        )
+    from priors.pixel3dmm import Pixel3DMMPrior
+
+    return Pixel3DMMPrior(head, weights, backend, _torch_device(device))
+
+
+def _torch_device(device: str) -> str:
+    """Return ``cuda`` for ``auto`` where there is one."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

@@ -24,6 +24,7 @@ from priors.landmark_embedding import load_embedding
 from priors.landmark_topology import LEFT_IRIS, RIGHT_IRIS, landmark_topology
 from priors.outline import outline_normals
 from priors.presence import PRESENCE_THRESHOLD, PresenceJudge, profile_share, visible_share
+from priors.prior_surface import ANY_HEAD
 from priors.rough_pose import PoseEstimator, RoughPose
 
 __all__ = ["PRESENCE_THRESHOLD", "MediaPipePrior"]
@@ -63,6 +64,7 @@ class MediaPipePrior:
     """Look for faces with MediaPipe and say where 478 points of the head's surface are seen."""
 
     name = "mediapipe"
+    map_surface = ANY_HEAD
 
     def __init__(self, head: HeadModel, backend: Backend = "cpu") -> None:
         """Load the networks and the head's landmark embedding; ``backend`` rasterises the dense maps.

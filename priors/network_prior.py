@@ -13,6 +13,7 @@ from priors.evidence import DenseMaps, EyePoints, FaceEvidence, FacePicture, Fac
 from priors.face_crop import FaceCrop
 from priors.mediapipe import MediaPipePrior
 from priors.placed_maps import place_maps
+from priors.prior_surface import MapSurface
 
 Predictor = Callable[[np.ndarray], DenseMaps]
 """Draws the maps of an upright face, RGB uint8 (S, S, 3), at a size of its own."""
@@ -21,9 +22,15 @@ Predictor = Callable[[np.ndarray], DenseMaps]
 class NetworkPrior:
     """Find faces and landmarks with the default prior, and draw dense maps of them with a network when asked."""
 
-    def __init__(self, name: str, landmarks: MediaPipePrior, predict: Predictor, picture_px: int) -> None:
-        """Combine a landmark prior with a network that looks at pictures of ``picture_px`` squared."""
+    def __init__(
+        self, name: str, landmarks: MediaPipePrior, predict: Predictor, picture_px: int, map_surface: MapSurface
+    ) -> None:
+        """Combine a landmark prior with a network that looks at pictures of ``picture_px`` squared.
+
+        ``map_surface`` is what the network speaks of.
+        """
         self.name = name
+        self.map_surface = map_surface
         self.surface: SurfacePoints = landmarks.surface
         self.eyes: EyePoints | None = landmarks.eyes
         self.identity_anchor: Callable[[Sequence[FaceEvidence]], np.ndarray] | None = landmarks.identity_anchor
