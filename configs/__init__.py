@@ -1,6 +1,6 @@
 """Typed configuration and presets."""
 
-from configs.presets import PRESETS, load_preset, override
+from configs.presets import PRESETS, load_preset, override, preset_for_prior
 from configs.schema import (
     Config,
     OverlayConfig,
@@ -22,4 +22,5 @@ __all__ = [
     "StatusConfig",
     "load_preset",
     "override",
+    "preset_for_prior",
 ]

@@ -69,6 +69,9 @@ that exact maps outvote them. Vertices near the outline that cannot be seen find
 _LANDMARK_MAPS_ENERGY = replace(DENSE_ENERGY, uv_cap=20 / 256, normal=200.0, identity=0.15, expression=0.05)
 """For maps drawn from landmarks, whose faults are large and shared by all pixels: priors count for more."""
 
+NETWORK_ENERGY = replace(DENSE_ENERGY, identity=4.0, expression=0.1)
+"""For maps of networks, which err by degrees and pixels: the identity stays nearer to what the landmarks suggest."""
+
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "fast": Config(
@@ -84,6 +87,11 @@ PRESETS: dict[str, Config] = {
         solver=SolverConfig(evidence="dense", tolerance=1e-3),
         smoothing=SmoothingConfig(method="quadratic"),
         energy=_LANDMARK_MAPS_ENERGY,
+    ),
+    "network": Config(
+        solver=SolverConfig(evidence="dense", tolerance=1e-3),
+        smoothing=SmoothingConfig(method="quadratic"),
+        energy=NETWORK_ENERGY,
     ),
     "paper": Config(
         solver=SolverConfig(evidence="dense", method="adam", dense_px=512),
@@ -104,9 +112,13 @@ PRESETS: dict[str, Config] = {
     ),
 }
 """``default``; ``fast`` and ``careful`` trade time for accuracy; ``raw`` leaves the frames unsmoothed. ``dense`` fits
-the prior's texture and normal maps instead of its landmarks. ``paper`` and ``released`` do so as the paper and its
-released tracker do, by gradient steps; they are for comparison, and take many seconds a frame."""
+texture and normal maps instead of landmarks, such as the default prior draws them; ``network`` those that a network
+predicts. ``paper`` and ``released`` do so as the paper and its released tracker do, by gradient steps; they are for
+comparison, and take many seconds a frame."""
 
+
+PRESET_OF_PRIOR = {"pixel3dmm": "network", "commons": "network"}
+"""Presets of priors for which ``default`` is not made."""
 
 _ABOVE_ZERO = frozenset(
     {
@@ -140,6 +152,11 @@ def load_preset(name: str) -> Config:
     if name not in PRESETS:
         raise InputError(f"preset '{name}' is not known{_suggestion(name, PRESETS)}; allowed: {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def preset_for_prior(prior: str) -> Config:
+    """Return the preset that makes use of what a prior says: its landmarks, or its network's maps."""
+    return PRESETS[PRESET_OF_PRIOR.get(prior, "default")]
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:

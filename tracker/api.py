@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from configs import load_preset
+from configs import preset_for_prior
 from configs.schema import Config
 from flame.errors import InputError, UserError
 from flame.rasterizer import check_backend
@@ -44,7 +44,11 @@ class Options:
     head: str = "commons"
     """Head model: ``commons``, or the path of a FLAME ``.pkl`` or ``.npz`` file."""
     prior: str = "mediapipe"
-    """What looks at the frames."""
+    """What looks at the frames: ``mediapipe``, ``pixel3dmm`` or ``commons``."""
+    weights: str | Path | None = None
+    """Networks of the prior that the user has: see ``priors.create_prior``."""
+    mica: str | Path | None = None
+    """MICA's network, the file ``mica.tar``: it tells who somebody is from pixels, for FLAME 2020 heads."""
     faces: int = 1
     """People to track at most."""
     same_person: bool = False
@@ -66,9 +70,10 @@ class Options:
     panels: bool = False
     """Make the overlay show input, normals, 2D vertices, overlay and mesh side by side."""
     device: str = "auto"
-    """Where dense maps are rasterised: ``auto``, ``cpu`` or ``cuda``; auto takes the CPU, which is quick enough."""
-    config: Config = field(default_factory=lambda: load_preset("default"))
-    """Everything else."""
+    """Where dense maps are rasterised and networks run: ``auto``, ``cpu`` or ``cuda``; auto rasterises on the CPU,
+    which is quick enough, and runs large networks on a GPU where there is one."""
+    config: Config | None = None
+    """Everything else; None takes the preset made for the prior."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant.
@@ -87,6 +92,11 @@ class Options:
         check_backend(self.device)
 
     @property
+    def settings(self) -> Config:
+        """Return the configuration."""
+        return self.config or preset_for_prior(self.prior)
+
+    @property
     def span(self) -> Span:
         """Return the frames to read."""
         return Span(self.start_seconds, self.end_seconds, self.max_frames)
@@ -94,7 +104,7 @@ class Options:
     def camera(self, info: SourceInfo) -> CameraGuess:
         """Return the camera that a source is expected to have."""
         given = GivenCamera(self.fov_degrees, self.focal_px, self.principal_point_px)
-        return guess_camera(info, self.config.regularization, given)
+        return guess_camera(info, self.settings.regularization, given)
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,9 @@ def track_many(
             jobs.append(_Job(probe(path), None if output is None else Path(output)))
     if not jobs:
         return []
-    toolkit = toolkit or load_toolkit(settings.head, settings.prior, settings.config, settings.device)
+    toolkit = toolkit or load_toolkit(
+        settings.head, settings.prior, settings.settings, settings.device, settings.weights, settings.mica
+    )
     # The matrices are small and the stages have threads of their own: more threads inside a product only fight them.
     with threadpool_limits(limits=1):
         if settings.same_person:

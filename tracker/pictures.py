@@ -44,7 +44,7 @@ class Painter:
         if self._options.panels:
             picture = self._panels(image, heads, tracked)
         else:
-            opacity = self._options.config.overlay.opacity
+            opacity = self._options.settings.overlay.opacity
             picture = draw_heads(image, heads, self._faces, self._cast.intrinsics, alpha=opacity)
         if not heads:
             picture = np.ascontiguousarray(picture)

@@ -21,6 +21,7 @@ from flame.errors import UserError
 from tracker.system_check import check_python_packages, check_system_libraries
 
 if TYPE_CHECKING:
+    from configs import Config
     from tracker.api import Options, Progress
     from tracker.result import Track
 
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="video, GIF, image, or folder of images")
     parser.add_argument("-o", "--output", metavar="OUT", help="output folder (default: INPUT's name + _track, here)")
     parser.add_argument("--head", default="commons", metavar="commons|PATH", help="head model (default: commons)")
-    parser.add_argument("--prior", default="mediapipe", help="what looks at the frames (default: mediapipe)")
+    _add_prior(parser)
     parser.add_argument("--faces", type=int, default=1, metavar="N", help="people to track at most (default: 1)")
     parser.add_argument("--same-person", action="store_true", help="all inputs show one person: one identity for all")
     parser.add_argument("--start", type=float, metavar="S", help="begin at this time, seconds")
@@ -86,12 +87,43 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-overlay", action="store_true", help="write parameters only")
     parser.add_argument("--panels", action="store_true", help="overlay: input, normals, vertices, overlay, mesh")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where dense maps are drawn")
-    parser.add_argument("--preset", default="default", metavar="NAME", help="default, fast, careful or raw")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run and dense maps are drawn"
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="default, fast, careful or raw: fit landmarks; network, dense, paper or released: fit the prior's maps "
+        "(default: network with --prior pixel3dmm or commons, else default)",
+    )
     parser.add_argument(
         "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of a preset"
     )
     return parser
+
+
+def _add_prior(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose what looks at the frames."""
+    parser.add_argument(
+        "--prior",
+        default="mediapipe",
+        metavar="NAME",
+        help="what looks at the frames. mediapipe, the default: landmarks; pixel3dmm: the paper's networks, normals "
+        "and texture coordinates of every pixel, needs --weights, a FLAME file as --head and, for videos, a GPU; "
+        "commons: a small network that does the same for the commons head",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="networks for --prior. pixel3dmm: the folder with uv.ckpt and normals.ckpt (CC BY-NC 4.0: no commercial "
+        "use), from https://huggingface.co/SimonGiebenhain/Pixel3dmm; commons: a file of your own training",
+    )
+    parser.add_argument(
+        "--mica",
+        metavar="FILE",
+        help="mica.tar from https://github.com/Zielon/MICA (no commercial use): expect the identity that MICA sees; "
+        "for heads of FLAME 2020",
+    )
 
 
 def _point(text: str) -> tuple[float, float]:
@@ -167,12 +199,14 @@ def _quiet_sources() -> Iterator[None]:
 
 def _run(arguments: argparse.Namespace, report: _Report) -> int:
     """Track every input and print a summary of each."""
-    from configs import load_preset, override
+    from configs import override
     from tracker.api import Options, track_many
 
     options = Options(
         head=arguments.head,
         prior=arguments.prior,
+        weights=arguments.weights,
+        mica=arguments.mica,
         faces=arguments.faces,
         same_person=arguments.same_person,
         start_seconds=arguments.start,
@@ -184,7 +218,7 @@ def _run(arguments: argparse.Namespace, report: _Report) -> int:
         overlay=not arguments.no_overlay,
         panels=arguments.panels,
         device=arguments.device,
-        config=override(load_preset(arguments.preset), arguments.settings),
+        config=override(_preset(arguments.preset, arguments.prior), arguments.settings),
     )
     inputs = [Path(item) for item in arguments.inputs]
     folders = output_folders(inputs, arguments.output)
@@ -200,6 +234,13 @@ def _run(arguments: argparse.Namespace, report: _Report) -> int:
             print(f"error: {report.num_failed} of {len(inputs)} inputs could not be tracked", file=sys.stderr)
         return EXIT_USER_ERROR
     return 0 if all(track.is_tracked.any() for track in tracks) else EXIT_NO_FACE
+
+
+def _preset(name: str | None, prior: str) -> Config:
+    """Return the preset of a name, or the one made for the prior."""
+    from configs import load_preset, preset_for_prior
+
+    return preset_for_prior(prior) if name is None else load_preset(name)
 
 
 def output_folders(inputs: Sequence[Path], output: str | None) -> list[Path]:

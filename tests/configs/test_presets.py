@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import configs
-from configs import PRESETS, Config, load_preset, override
+from configs import PRESETS, Config, load_preset, override, preset_for_prior
 from flame.errors import InputError
 
 ROOT = Path(configs.__file__).parent.parent
@@ -21,6 +21,12 @@ def test_default_preset_is_the_default_configuration():
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_load(name):
     assert isinstance(load_preset(name), Config)
+
+
+def test_priors_with_networks_have_a_preset_of_their_own():
+    assert preset_for_prior("mediapipe") == load_preset("default")
+    assert preset_for_prior("commons") == preset_for_prior("pixel3dmm") == load_preset("network")
+    assert load_preset("network").solver.evidence == "dense"
 
 
 def test_override_changes_one_setting_only():

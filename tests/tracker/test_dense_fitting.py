@@ -90,9 +90,9 @@ def test_dense_fits_are_smoothed_each_by_itself():
 
 def test_the_paper_s_solver_and_ours_start_from_the_same_energy():
     options = Options(config=load_preset("paper"))
-    assert options.config.adam.steps == 500
-    assert options.config.adam.identity_rate == 1e-3 and options.config.adam.expression_rate == 3e-3
-    energy = options.config.energy
+    assert options.settings.adam.steps == 500
+    assert options.settings.adam.identity_rate == 1e-3 and options.settings.adam.expression_rate == 3e-3
+    energy = options.settings.energy
     assert (energy.uv, energy.normal, energy.identity, energy.expression) == (2000, 200, 0.15, 0.01)
     assert replace(energy, uv=0, normal=0, identity=0, expression=0) == replace(
         load_preset("default").energy, uv=0, normal=0, identity=0, expression=0
