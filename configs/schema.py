@@ -176,6 +176,10 @@ class EnergyConfig:
     """Mean distance of the head's outline from the boundary of the foreground, times its length."""
     landmarks: float = 0.0
     """Mean squared distance of landmarks."""
+    correspondences: float = 0.0
+    """Mean robust cost (Cauchy) of where all the prior's surface points are seen, in its standard deviations."""
+    correspondence_width: float = 3.0
+    """Distance, in standard deviations, from which a surface point loses influence."""
     eye_closure: float = 0.0
     """Mean squared error of the vectors from lower to upper lids."""
     iris: float = 0.0

@@ -19,6 +19,7 @@ from tracker.joint_solver import Shared
 from tracker.levenberg_marquardt import StopReason
 from tracker.priors import StatePrior
 from tracker.reference_problem import (
+    CorrespondenceEvidence,
     DenseProblem,
     LidEvidence,
     PointEvidence,
@@ -27,6 +28,7 @@ from tracker.reference_problem import (
 )
 from tracker.solver import FrameFit
 from tracker.state import FaceState, View
+from tracker.terms import whiten
 
 _MARGIN = 1.25
 """Side of the square that is cut out, in units of the points' extent."""
@@ -123,6 +125,9 @@ class DenseFitting:
             intrinsics=intrinsics,
             lookups=lookups,
             landmarks=landmarks,
+            correspondences=(
+                CorrespondenceEvidence(self.prior.surface, whiten(local)) if energy.correspondences > 0 else None
+            ),
             irises=irises,
             lids=lids,
             previous=before,

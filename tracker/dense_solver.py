@@ -23,13 +23,13 @@ from flame.model import HeadModel
 from flame.surface import NUM_JOINT_ANGLES, SurfacePoints, SurfaceRig, build_surface_rig
 from priors.dense_surface import DenseSurface
 from tracker.dense_checks import check_fit
+from tracker.dense_points import point_terms
 from tracker.dense_term import COARSE, FINE, SHARP, DenseTerm, Detail
-from tracker.frame_terms import FrameTerm, LandmarkTerm, StateTerm, VectorTerm, squares
+from tracker.frame_terms import FrameTerm, StateTerm
 from tracker.joint_solver import FrameProblem, JointFit, Shared, SharedPrior, fit_joint
 from tracker.priors import StatePrior
-from tracker.reference_problem import FRAME_SECONDS, DenseProblem, PointEvidence, Unknowns, padded
+from tracker.reference_problem import FRAME_SECONDS, DenseProblem, Unknowns, padded
 from tracker.state import FIRST_EXPRESSION, NUM_RIGID, FaceState, View
-from tracker.terms import Whitening
 
 _MIN_LOOKUPS, _AGREEING_SHARE, _MAX_SAMPLES = 12, 0.02, 300
 _COARSE_SHAPES, _COARSE_ITERATIONS, _COARSE_TOLERANCE = 80, 5, 1e-2
@@ -277,29 +277,9 @@ def frame_problem(
     """Return the terms of one image; joints that are not solved for stay as they start."""
     view = View.of(problem.intrinsics)
     terms: list[FrameTerm] = [DenseTerm.of(problem, model.rig, model.surface, energy, detail, model.pool)]
-    size = problem.size_px
-    for weight, evidence in ((energy.landmarks, problem.landmarks), (energy.iris, problem.irises)):
-        if weight and evidence is not None:
-            terms.append(_landmark_term(model, evidence, weight, size))
-    if energy.eye_closure and problem.lids is not None:
-        lids = problem.lids
-        seen = np.flatnonzero(np.isfinite(lids.offset_px).all(axis=1))
-        both = SurfacePoints(
-            np.concatenate((lids.upper.triangles[seen], lids.lower.triangles[seen])),
-            np.concatenate((lids.upper.barycentric[seen], lids.lower.barycentric[seen])),
-        )
-        weight = math.sqrt(2 * energy.eye_closure / max(len(seen), 1)) / size
-        terms.append(VectorTerm(model.point_rig(both), lids.offset_px[seen], weight))
+    terms += point_terms(model.point_rig, problem, energy)
     terms += _state_terms(problem, energy, len(model.lower))
     return FrameProblem(view, tuple(terms), _state_prior(model, energy, unknowns, start))
-
-
-def _landmark_term(model: DenseModel, evidence: PointEvidence, weight: float, size_px: int) -> LandmarkTerm:
-    """Return the mean squared distance of points that are seen."""
-    seen = np.flatnonzero(np.isfinite(evidence.points_px).all(axis=1))
-    inverse_sigma = math.sqrt(2 * weight / max(len(seen), 1)) / size_px
-    whitening = Whitening(evidence.points_px[seen], np.tile(inverse_sigma * np.eye(2), (len(seen), 1, 1)))
-    return LandmarkTerm(model.point_rig(evidence.points.take(seen)), whitening, squares)
 
 
 def _state_prior(model: DenseModel, energy: EnergyConfig, unknowns: Unknowns, start: FaceState) -> StatePrior:

@@ -14,6 +14,7 @@ With image distances in shares of the maps' longer side S and means over lookups
 Each pixel's, and each lookup's, cost is multiplied by how far the maps trust it, where they say so.
 - ``silhouette``: mean over the outline, by length, of the distance from the foreground's boundary. The lengths are held
   constant in gradients: to first order the area between two outlines changes by displacement alone.
+- ``correspondences``: mean over the prior's points of the Cauchy norm of their distances in standard deviations.
 - ``landmarks``, ``iris``, ``eye_closure``: mean squared distances. The other terms are sums of squares.
 
 What the rasteriser decides (triangles of pixels, hidden vertices, the outline) is a `Visibility`; the energy is
@@ -35,7 +36,14 @@ from flame.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from flame.skinning import joint_transforms, skin
 from flame.surface import SurfacePoints
 from priors.dense_surface import DenseSurface
-from tracker.reference_problem import FRAME_SECONDS, DenseProblem, Parameters, PointEvidence, padded
+from tracker.reference_problem import (
+    FRAME_SECONDS,
+    CorrespondenceEvidence,
+    DenseProblem,
+    Parameters,
+    PointEvidence,
+    padded,
+)
 from tracker.reference_raster import (
     NEAREST_METRES,
     MeshEdges,
@@ -323,6 +331,8 @@ class ReferenceEnergy:
         ):
             if weight and evidence is not None:
                 terms[name] = weight * self._mean_square(self._points_px(mesh, evidence.points), evidence)
+        if energy.correspondences and problem.correspondences is not None:
+            terms["correspondences"] = energy.correspondences * self._robust_mean(mesh, problem.correspondences)
         if energy.eye_closure and problem.lids is not None:
             lids = problem.lids
             offset = self._points_px(mesh, lids.upper) - self._points_px(mesh, lids.lower)
@@ -333,6 +343,13 @@ class ReferenceEnergy:
     def _points_px(self, mesh: _Mesh, points: SurfacePoints) -> Tensor:
         corners = mesh.verts_cam[self.problem.head.faces[self._index(points.triangles)]]
         return mesh.project((self._tensor(points.barycentric)[..., None] * corners).sum(1))
+
+    def _robust_mean(self, mesh: _Mesh, evidence: CorrespondenceEvidence) -> Tensor:
+        """Return the mean of w^2 / 2 log(1 + e^2 / w^2) of whitened distances e."""
+        error_px = self._points_px(mesh, evidence.points) - self._tensor(evidence.whitening.points_px)
+        squared = (self._tensor(evidence.whitening.matrices) @ error_px[:, :, None]).square().sum((1, 2))
+        width = self.energy.correspondence_width
+        return (0.5 * width**2 * torch.log1p(squared / width**2)).mean()
 
     def _mean_square(self, points_px: Tensor, evidence: PointEvidence) -> Tensor:
         """Return the mean squared distance, in shares of the size, of the points that are seen."""

@@ -19,6 +19,7 @@ from priors.uv_lookup import UvLookup
 from priors.uv_noise import denoise_uv
 from tracker.dense_checks import check_problem
 from tracker.state import FaceState
+from tracker.terms import Whitening
 
 FRAME_SECONDS = 1 / 30
 """Time between frames at which the weights of smoothness are stated."""
@@ -32,6 +33,16 @@ class PointEvidence:
     """Points on the head."""
     points_px: np.ndarray
     """Where they are seen, float (N, 2), pixels of the maps; NaN for points that are not."""
+
+
+@dataclass(frozen=True)
+class CorrespondenceEvidence:
+    """Say where N surface points are seen, and how surely."""
+
+    points: SurfacePoints
+    """Points on the head."""
+    whitening: Whitening
+    """Where they are seen, pixels of the maps, and their inverse standard deviations; zero for points that are not."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,8 @@ class DenseProblem:
     """Where the head (hair left aside) is seen, eyes and mouth included, bool (H, W)."""
     landmarks: PointEvidence | None = None
     """Landmarks."""
+    correspondences: CorrespondenceEvidence | None = None
+    """All that the prior's surface points say."""
     irises: PointEvidence | None = None
     """Centres of the irises."""
     lids: LidEvidence | None = None

@@ -14,6 +14,7 @@ from flame.surface import SurfacePoints
 from priors.dense_rendering import render_dense_maps, render_foreground
 from priors.evidence import NormalSpace
 from tracker.reference_problem import (
+    CorrespondenceEvidence,
     DenseProblem,
     LidEvidence,
     Parameters,
@@ -22,6 +23,7 @@ from tracker.reference_problem import (
     look_up_vertices,
 )
 from tracker.state import FaceState
+from tracker.terms import Whitening
 
 UPRIGHT = np.diag((1.0, -1.0, -1.0))
 """Rotation of cam_from_head of a head that looks into the camera."""
@@ -120,11 +122,14 @@ def _with_points(problem: DenseProblem, verts_cam: np.ndarray) -> DenseProblem:
     points_px = project(surface.on(verts_cam, faces), camera)
     seen_px = points_px.copy()
     seen_px[1] = np.nan
+    # Some are surer than others, and one is not seen.
+    sizes = np.linspace(0.0, 2.0, len(surface))
     half = len(surface) // 2
     first, second = np.arange(half), np.arange(half, 2 * half)
     return replace(
         problem,
         landmarks=PointEvidence(surface, seen_px),
+        correspondences=CorrespondenceEvidence(surface, Whitening(points_px, sizes[:, None, None] * np.eye(2))),
         irises=PointEvidence(surface.take(first[:2]), points_px[:2]),
         lids=LidEvidence(surface.take(first), surface.take(second), points_px[first] - points_px[second]),
     )

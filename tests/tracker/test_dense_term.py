@@ -26,15 +26,15 @@ EXACT = Detail(normal_floor=1e-9, uv_floor=1e-12, projection_floor_px=1e-9, vert
 """Norms are not rounded off, so the gradient is the energy's own."""
 ALL = Unknowns(neck=True, eyes=True)
 SMOOTH = tuple(f"smooth_{field.name}" for field in fields(SmoothnessConfig))
-IMAGE = ("uv", "normal", "uv_pixel", "silhouette", "landmarks", "iris", "eye_closure")
+IMAGE = ("uv", "normal", "uv_pixel", "silhouette", "landmarks", "correspondences", "iris", "eye_closure")
 PRIORS = ("expression", "jaw", "neck", "eyes", "eye_symmetry", "identity", "identity_zero", "mirror", "principal_point")
 CASES = {
     **{name: replace(OFF, **{name: 1.0}) for name in (*IMAGE, *PRIORS)},
     **{name: replace(OFF, smoothness=SmoothnessConfig(**{name.removeprefix("smooth_"): 1.0})) for name in SMOOTH},
     "capped": replace(OFF, uv=1.0, uv_cap=0.02, normal=1.0, normal_cap=0.3),
     "all": EnergyConfig(
-        uv_pixel=500.0, silhouette=500.0, landmarks=5e3, iris=5e3, eye_closure=5e3, mirror=5e3, identity_zero=0.1,
-        principal_point=3.0, jaw=0.1, neck=0.1, eyes=0.1, eye_symmetry=0.1, smoothness=SmoothnessConfig(jaw=2.0),
+        uv_pixel=500.0, silhouette=500.0, landmarks=5e3, correspondences=4.0, iris=5e3, eye_closure=5e3, mirror=5e3,
+        identity_zero=0.1, principal_point=3.0, jaw=0.1, neck=0.1, eyes=0.1, eye_symmetry=0.1, smoothness=SmoothnessConfig(jaw=2.0),
     ),
 }  # fmt: skip
 
