@@ -34,7 +34,8 @@ CASES = {
     "capped": replace(OFF, uv=1.0, uv_cap=0.02, normal=1.0, normal_cap=0.3),
     "all": EnergyConfig(
         uv_pixel=500.0, silhouette=500.0, landmarks=5e3, correspondences=4.0, iris=5e3, eye_closure=5e3, mirror=5e3,
-        identity_zero=0.1, principal_point=3.0, jaw=0.1, neck=0.1, eyes=0.1, eye_symmetry=0.1, smoothness=SmoothnessConfig(jaw=2.0),
+        identity_zero=0.1, principal_point=3.0, jaw=0.1, neck=0.1, eyes=0.1, eye_symmetry=0.1,
+        smoothness=SmoothnessConfig(jaw=2.0),
     ),
 }  # fmt: skip
 
