@@ -13,9 +13,9 @@ from priors.landmark_topology import NUM_MESH_LANDMARKS
 
 CROP_PX = 256
 """Side of the picture that networks of our own look at."""
-_MARGIN = 1.6
+MARGIN = 1.6
 """Side of the square over the larger extent of the landmarks: room for the skull, the ears and the neck."""
-_SHIFT_UP = 0.08
+SHIFT_UP = 0.08
 """The landmarks end at the forehead: how far the square is moved up, over its side."""
 _ROLL_FROM, _ROLL_TO = 33, 263
 """Landmarks at the outer corners of the right and the left eye."""
@@ -47,8 +47,8 @@ class FaceCrop:
         to_upright = np.array(((math.cos(roll_rad), math.sin(roll_rad)), (-math.sin(roll_rad), math.cos(roll_rad))))
         upright = points @ to_upright.T
         low, high = upright.min(axis=0), upright.max(axis=0)
-        side_px = _MARGIN * max(float((high - low).max()), 1.0)
-        center = (low + high) / 2 - (0.0, _SHIFT_UP * side_px)
+        side_px = MARGIN * max(float((high - low).max()), 1.0)
+        center = (low + high) / 2 - (0.0, SHIFT_UP * side_px)
         return FaceCrop.of(to_upright.T @ center, side_px, roll_rad, size_px)
 
     @property

@@ -94,15 +94,35 @@ class TrackedFrame:
     evidence: tuple[FaceEvidence | None, ...]
 
 
-def load_toolkit(head: str, prior: str, config: Config, device: str = "auto") -> Toolkit:
+def load_toolkit(
+    head: str,
+    prior: str,
+    config: Config,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    mica: str | Path | None = None,
+) -> Toolkit:
     """Load head model and prior and prepare the head for fitting.
 
+    Args:
+        head: ``commons``, or the path of a head model.
+        prior: one of ``priors.PRIOR_NAMES``.
+        config: how to fit.
+        device: where dense maps are drawn and networks run.
+        weights: those of the prior's networks.
+        mica: MICA's network, which then expects the identities in place of the prior's own anchor.
+
     Raises:
-        UserError: the head cannot be read, the prior is not known, or settings contradict each other.
+        UserError: the head or weights cannot be read, the prior is not known, or settings contradict each other.
     """
     _check(config)
     model = load_head(head)
-    loaded_prior = create_prior(prior, model, "cuda" if device == "cuda" else "cpu")
+    backend = "cuda" if device == "cuda" else "cpu"
+    loaded_prior = create_prior(prior, model, backend, weights=weights, device=device)
+    if mica is not None:
+        from priors.mica import anchored_by_mica
+
+        loaded_prior = anchored_by_mica(loaded_prior, model, mica)
     rig = build_surface_rig(model, loaded_prior.surface)
     if model.expression_bounds is None:
         bounds = np.tile([-np.inf, np.inf], (rig.num_expressions, 1))
@@ -276,11 +296,16 @@ def stream_clip(observation: Observation, toolkit: Toolkit, cast: Cast) -> Itera
     model, names = toolkit.model, toolkit.head.expression_names or ()
     smoothers = [create_smoother(model.config.smoothing, model.prior, names) for _ in cast.people]
     waiting: deque[tuple[Frame, list[Sighting]]] = deque()
+    ready: list[deque[FaceFrame]] = [deque() for _ in cast.people]
 
     def emit(smoothed: Sequence[Sequence[FaceFrame]]) -> Iterator[TrackedFrame]:
-        for faces in zip(*smoothed, strict=True):
+        # A person who is lost comes out of the smoother at once, and has to wait for the others.
+        for faces, more in zip(ready, smoothed, strict=True):
+            faces.extend(more)
+        while all(ready):
             frame, sightings = waiting.popleft()
-            yield TrackedFrame(frame, tuple(faces), tuple(sighting.evidence for sighting in sightings))
+            faces = tuple(faces.popleft() for faces in ready)
+            yield TrackedFrame(frame, faces, tuple(sighting.evidence for sighting in sightings))
 
     for frame, sightings in observation:
         waiting.append((frame, sightings))

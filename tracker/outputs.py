@@ -155,6 +155,7 @@ def describe(
         program = version("pixel3dmm-tracker")
     except PackageNotFoundError:
         program = "not installed"
+    settings = dataclasses.asdict(options)
     return {
         "program_version": program,
         "is_complete": is_complete,
@@ -180,5 +181,5 @@ def describe(
             }
             for person in cast.people
         ],
-        "settings": dataclasses.asdict(options),
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
     }

@@ -11,6 +11,7 @@ import pytest
 from flame.camera import Intrinsics
 from tests.tracker.face_clips import portrait, wall, write_video
 from tests.tracker.scripted_faces import VIEW, evidence_of, pose
+from tracker.api import track
 from tracker.camera_guess import guess_camera
 from tracker.clip import Observation, Span, Toolkit, cast, identify, probe, scout, stream_clip
 from tracker.faces import Sighting
@@ -153,3 +154,16 @@ def test_watching_while_scouting_sees_the_same(toolkit, pair_clip):
             observation.tell(seen)
             found.append([sightings[0].evidence.points_px for _, sightings in observation])
     np.testing.assert_array_equal(*found)
+
+
+def test_one_of_two_people_may_be_lost_while_the_other_goes_on(tmp_path, toolkit):
+    images = []
+    for index in range(24):
+        side = portrait(index, 24, is_mirrored=True) if index < 8 else wall()
+        images.append(np.concatenate((portrait(index, 24), side), axis=1))
+    clip = write_video(tmp_path / "leaving.mp4", images)
+    tracked = track(clip, toolkit=toolkit, faces=2)
+    assert len(tracked) == 24
+    stays = int(tracked.is_tracked[:, -1].argmax())
+    assert tracked.is_tracked[stays].all()
+    assert tracked.is_tracked[1 - stays, :6].all() and not tracked.is_tracked[1 - stays, 16:].any()
