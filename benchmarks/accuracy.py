@@ -1,6 +1,6 @@
 """Measure the whole pipeline on rendered heads that are not the model: photographs in, heads out, compared with truth.
 
-    python benchmarks/accuracy.py [--heads DIR] [--set NAME ...] [--photos N] [--failures FILE]
+    python benchmarks/accuracy.py [--heads DIR] [--set NAME ...] [--photos N] [--prior NAME] [--failures FILE]
 
 DIR holds ``d5_population45.npz`` (faces of a population; only those that took no part in any calibration are used),
 ``d1_laser_smile.npz`` (a textured scan), ``d6_arkit_avatar.glb`` (an artist's head with ARKit shapes) and more scans;
@@ -44,7 +44,7 @@ from foreign_heads.heads import (
 )
 from foreign_heads.photos import Photo, Studio, frontal_angles, spread_angles
 
-from configs import load_preset, override
+from configs import override, preset_for_prior
 from flame import HeadModel, load_head
 from flame.landmarks import NOW
 from flame.surface_error import SurfaceError, surface_error
@@ -213,12 +213,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--heads", type=Path, metavar="DIR", help="folder of heads that are not the model")
     parser.add_argument("--set", nargs="*", metavar="NAME", help=f"sets to measure (default: {', '.join(SETS)})")
+    parser.add_argument(
+        "--prior", default="mediapipe", choices=("mediapipe", "commons"), help="what looks at the photos"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="network for --prior commons (default: the shipped)"
+    )
     parser.add_argument("--photos", type=int, default=3, help="single photos a pose (default: 3)")
     parser.add_argument("--with", nargs="*", default=[], dest="settings", metavar="SECTION.KEY=VALUE", help="settings")
     parser.add_argument("--failures", type=Path, metavar="FILE", help="draw the worst single photos to this .png")
     options = parser.parse_args()
     model = load_head("commons", dtype=torch.float64)
-    evaluator = Evaluator(load_toolkit("commons", "mediapipe", override(load_preset("default"), options.settings)))
+    config = override(preset_for_prior(options.prior), options.settings)
+    evaluator = Evaluator(load_toolkit("commons", options.prior, config, weights=options.weights))
     studio = Studio(evaluator.toolkit.head)
     names = options.set or SETS
     if options.heads is None:

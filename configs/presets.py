@@ -89,7 +89,7 @@ PRESETS: dict[str, Config] = {
         energy=_LANDMARK_MAPS_ENERGY,
     ),
     "network": Config(
-        solver=SolverConfig(evidence="dense", tolerance=1e-3),
+        solver=SolverConfig(evidence="dense", dense_px=128, tolerance=1e-3),
         smoothing=SmoothingConfig(method="quadratic"),
         energy=NETWORK_ENERGY,
     ),
