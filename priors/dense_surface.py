@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -32,11 +33,17 @@ class DenseSurface:
 
     @staticmethod
     def of(head: HeadModel) -> DenseSurface:
-        """Select by the head's regions; a head without regions offers all of its skin.
+        """Select by the head's regions; a head without regions offers all of its skin. Done once per head.
 
         Raises:
             InputError: the head has no texture coordinates.
         """
+        if head not in _MADE:
+            _MADE[head] = DenseSurface._select(head)
+        return _MADE[head]
+
+    @staticmethod
+    def _select(head: HeadModel) -> DenseSurface:
         topology = head.topology
         if topology is None or topology.uv is None or topology.uv_faces is None:
             raise InputError(
@@ -58,3 +65,7 @@ class DenseSurface:
         return DenseSurface(
             uv_copies(topology, skin), excluded[faces].any(axis=1), topology.uv.astype(np.float64), uv_faces
         )
+
+
+_MADE: WeakKeyDictionary[HeadModel, DenseSurface] = WeakKeyDictionary()
+"""Surfaces of heads that are in use."""
