@@ -132,7 +132,7 @@ _ABOVE_ZERO = frozenset(
 """Settings by which something is divided, or of which at least one is needed; a focal length may well be fixed."""
 _CHOICES = {
     "smoothing.method": SMOOTHING_METHODS,
-    "solver.evidence": ("landmarks", "dense"),
+    "solver.evidence": ("landmarks", "dense", "dense-identity"),
     "solver.method": ("levenberg-marquardt", "adam"),
 }
 """Values of settings that are words."""

@@ -13,7 +13,8 @@ class SolverConfig:
     """Set how a frame is solved."""
 
     evidence: str = "landmarks"
-    """``landmarks``: the prior's correspondences; ``dense``: its texture and normal maps, with ``energy``."""
+    """``landmarks``: the prior's correspondences; ``dense``: its texture and normal maps, with ``energy``;
+    ``dense-identity``: maps for who somebody is, landmarks for what the face does."""
     method: str = "levenberg-marquardt"
     """``levenberg-marquardt``, or the reference ``adam`` for dense evidence."""
     dense_px: int = 256

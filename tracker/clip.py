@@ -130,7 +130,7 @@ def load_toolkit(
         bounds = model.expression_bounds.numpy().astype(np.float64)
     fitting = FittingModel.of(rig, bounds, config, model.expression_names or ())
     fitting = replace(fitting, identity_anchor=loaded_prior.identity_anchor)
-    if config.solver.evidence == "dense":
+    if config.solver.evidence != "landmarks":
         fitting = replace(fitting, dense=DenseFitting.of(model, loaded_prior, fitting.prior, config))
     # Absolute: a track has to find its head again from any other folder.
     return Toolkit(head if head == "commons" else str(Path(head).resolve()), model, loaded_prior, fitting)

@@ -66,7 +66,8 @@ class PersonStream:
     def __init__(self, person: Person, model: FittingModel, intrinsics: Intrinsics) -> None:
         """Prepare to track a person whose identity is known with a camera that is known."""
         self._rig: SurfaceRig = model.rig.with_shape(person.shape)
-        self._dense = None if model.dense is None else model.dense.of_person(person.shape)
+        dense = model.dense if model.config.solver.evidence == "dense" else None
+        self._dense = None if dense is None else dense.of_person(person.shape)
         self._model = model
         self._view = View.of(intrinsics)
         self._keeps_quadratic = smooths_jointly(model.config.smoothing)

@@ -18,6 +18,7 @@ from tracker.frames import open_source
 from tracker.state import View
 
 FRAMES = 3
+QUADRATIC = "smoothing.method=quadratic"
 
 
 def tracked(face_clip, preset: str, *settings: str):
@@ -66,6 +67,21 @@ def test_dense_maps_find_the_same_head_as_landmarks(face_clip):
     assert np.degrees(np.linalg.norm(turns, axis=1).max()) < 6
     direction, expected = (found.translation[0] / found.translation[0][:, 2:] for found in (dense, landmarks))
     assert np.abs(direction - expected).max() < 0.03
+
+
+def test_maps_may_serve_for_identity_alone(face_clip):
+    """Frames are then fitted to landmarks, as the smoother over a window needs them."""
+    both = tracked(face_clip, "default", "solver.evidence=dense-identity")
+    landmarks, dense = tracked(face_clip, "default"), tracked(face_clip, "default", "solver.evidence=dense", QUADRATIC)
+    np.testing.assert_allclose(both.identity, dense.identity, atol=1e-6)
+    assert np.abs(both.identity - landmarks.identity).max() > 0.05
+    assert np.abs(both.expression - dense.expression).max() > 1e-3
+
+
+def test_maps_and_landmarks_may_be_weighed_together(face_clip):
+    alone = tracked(face_clip, "dense")
+    both = tracked(face_clip, "dense", "energy.correspondences=300")
+    assert np.median(both.residual_px) < 0.9 * np.median(alone.residual_px)
 
 
 @pytest.mark.parametrize("preset", ["paper", "released"])
