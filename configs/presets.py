@@ -124,7 +124,7 @@ _ABOVE_ZERO = frozenset(
     {
         *(f"regularization.{item.name}" for item in dataclasses.fields(RegularizationConfig)),
         *("solver.robust_width", "solver.sigma_scale"),
-        *("solver.dense_px", "adam.steps"),
+        *("solver.dense_px", "adam.steps", "energy.correspondence_width"),
         *("scout.candidates", "scout.frames_per_candidate", "scout.keyframes"),
         *(f"smoothing.{item.name}" for item in dataclasses.fields(SmoothingConfig) if item.name.endswith("_change")),
     }

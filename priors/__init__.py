@@ -51,7 +51,7 @@ def create_prior(
     if name == "commons":
         from priors.commons import commons_prior
 
-        return commons_prior(head, None if weights is None else Path(weights), backend)
+        return commons_prior(head, None if weights is None else Path(weights), backend, _torch_device(device))
     if weights is None:
         raise InputError(
             "--prior pixel3dmm needs --weights DIR, the folder with uv.ckpt and normals.ckpt from "
@@ -63,9 +63,16 @@ def create_prior(
 
 
 def _torch_device(device: str) -> str:
-    """Return ``cuda`` for ``auto`` where there is one."""
+    """Return torch's name of a device: for ``auto`` that of a GPU where there is one.
+
+    Raises:
+        InputError: its name is not known, or there is none.
+    """
     import torch
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; choose auto, cpu or cuda")
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise InputError("networks cannot run on device 'cuda': torch finds no GPU; choose auto or cpu")
+    return "cuda" if has_gpu and device != "cpu" else "cpu"

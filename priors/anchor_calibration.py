@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from flame.loading import load_head
 from flame.model import HeadModel
 from flame.shading import Lighting
 from priors.evidence import FaceRegion
-from priors.face_landmarker import FaceLandmarker
+from priors.face_landmarker import FaceLandmarker, Landmarks
 from priors.identity_anchor import ANCHOR_FILE, IdentityAnchor, landmark_features, pose_terms, save_anchor
 from priors.landmark_embedding import MIN_RENDERED_LOGIT, load_embedding, look_at_face
 from priors.landmark_topology import NUM_LANDMARKS, NUM_MESH_LANDMARKS
@@ -42,12 +43,16 @@ _COVERED_NOISE = 1e-3
 """How exactly the population's figures are met by coefficients, metres."""
 
 
+Look = Callable[[np.ndarray, Landmarks], np.ndarray]
+"""Returns features (m,) of a picture, uint8 (H, W, 3), and the landmarks in it."""
+
+
 @dataclass(frozen=True)
 class Photos:
     """Hold what the detector made of N photos."""
 
     features: np.ndarray
-    """See ``landmark_features`` (N, 1404), millimetres."""
+    """See ``landmark_features`` (N, 1404), millimetres, and what else is looked at (N, M)."""
     turns: np.ndarray
     """Yaw and pitch that the landmarks suggest (N, 2), radians."""
     people: np.ndarray
@@ -56,8 +61,10 @@ class Photos:
     """True identity of each photo's person (N, I)."""
 
 
-def photograph_people(head: HeadModel, num_people: int, seed: int = 1) -> Photos:
-    """Photograph random people, each several times, every other time neutral."""
+def photograph_people(
+    head: HeadModel, num_people: int, seed: int = 1, *, image_px: int = _IMAGE_PX, look: Look | None = None
+) -> Photos:
+    """Photograph random people, each several times, every other time neutral; ``look`` adds features of its own."""
     random = np.random.default_rng(seed)
     painted, landmarker = PaintedHead(head), FaceLandmarker()
     reference = reference_landmarks(head)
@@ -72,15 +79,18 @@ def photograph_people(head: HeadModel, num_people: int, seed: int = 1) -> Photos
             focal_px = Intrinsics.from_fov(fov, 512, 512).fx
             distance = focal_px * _FACE_METRES / (random.uniform(0.45, 0.65) * 512)
             verts_cam = look_at_face(verts, painted, yaw, random.uniform(-16.0, 16.0), distance)
-            camera = Intrinsics(focal_px, focal_px, _IMAGE_PX / 2, _IMAGE_PX / 2, _IMAGE_PX, _IMAGE_PX)
+            camera = Intrinsics(focal_px, focal_px, image_px / 2, image_px / 2, image_px, image_px)
             lighting = Lighting(key_direction=tuple(random.normal((0.0, 0.4, 0.8), 0.35)))
             image, _, _ = painted.render(verts_cam, camera, palette=palette, lighting=lighting)
-            region = FaceRegion((_IMAGE_PX / 2, _IMAGE_PX / 2), 1.45 * _FACE_METRES * focal_px / distance, 0.0)
+            region = FaceRegion((image_px / 2, image_px / 2), 1.45 * _FACE_METRES * focal_px / distance, 0.0)
             for _ in range(2):
                 landmarks = landmarker(image, region)
                 region = landmarks.region
             if landmarks.logit >= MIN_RENDERED_LOGIT:
-                rows.append((*landmark_features(reference, landmarks.points_px, landmarks.depth_px), person, identity))
+                features, turn = landmark_features(reference, landmarks.points_px, landmarks.depth_px)
+                if look is not None:
+                    features = np.concatenate((features, look(image, landmarks)))
+                rows.append((features, turn, person, identity))
     features, turns, people, identities = (np.array(column) for column in zip(*rows, strict=True))
     return Photos(features, turns, people, identities)
 
@@ -117,8 +127,11 @@ def expression_map(head: HeadModel) -> np.ndarray:
 
     Expressions are told apart by name: ``...Left`` and ``...Right`` go together.
     """
-    columns = _feature_map(head, head.expression_basis.numpy())
-    names = list(head.expression_names or ())
+    return with_partners(_feature_map(head, head.expression_basis.numpy()), list(head.expression_names or ()))
+
+
+def with_partners(columns: np.ndarray, names: list[str]) -> np.ndarray:
+    """Return columns (M, E) for actions that go together or against each other, of columns for each by itself."""
     out = columns.copy()
     for index, name in enumerate(names):
         partner = name[: -len("Left")] + "Right"
@@ -175,7 +188,12 @@ def _given_size(covariance: np.ndarray, gradient: np.ndarray) -> np.ndarray:
 
 
 def learn(
-    photos: Photos, reference: np.ndarray, geometry: np.ndarray, covariance: np.ndarray, expressions: np.ndarray
+    photos: Photos,
+    reference: np.ndarray,
+    geometry: np.ndarray,
+    covariance: np.ndarray,
+    expressions: np.ndarray,
+    num_components: int = _COMPONENTS,
 ) -> tuple[IdentityAnchor, float]:
     """Learn the anchor from photos.
 
@@ -186,6 +204,7 @@ def learn(
             the learned map is drawn towards.
         covariance: Covariance of the identities to expect (I, I).
         expressions: See ``expression_map`` (1404, E), millimetres.
+        num_components: Directions in which features are looked at.
 
     Returns:
         The anchor, and the share of the components' variance that identities of unseen people explain.
@@ -194,7 +213,7 @@ def learn(
     pose_effect = np.linalg.lstsq(terms, photos.features, rcond=None)[0]
     rest = photos.features - terms @ pose_effect
     # The leading eigenvectors of the smaller of the two product matrices.
-    components = np.linalg.svd(rest[:: max(1, len(rest) // 1500)], full_matrices=False)[2][:_COMPONENTS]
+    components = np.linalg.svd(rest[:: max(1, len(rest) // 1500)], full_matrices=False)[2][:num_components]
     seen, expected = rest @ components.T, photos.identities @ (components @ geometry).T
     damping = (expected * seen).sum(axis=0) / (expected**2).sum(axis=0)
     start = damping[:, None] * (components @ geometry)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -16,11 +18,12 @@ from priors.network_prior import NetworkPrior
 from priors.networks.compact import PLACE_SCALE
 from priors.networks.weights import load_card, load_network
 from priors.prior_surface import MapSurface
+from priors.surface_anchor import load_surface_anchor
 from priors.template_lookup import TemplateLookup
 
 WEIGHTS_FILE = Path(__file__).parent / "assets" / "commons_network.safetensors"
-_SKIN = 1
-"""See ``priors.training.labels.Kind``."""
+_SKIN, _FACE = 1, (1, 2, 3)
+"""Skin, and skin, eye and mouth, of ``priors.training.labels.Kind``."""
 _USUAL_PLACE_ERROR_M, _USUAL_NORMAL_ERROR = 2.0e-3, 0.12
 """Expected errors that count as ordinary: metres on the template, length of the difference of unit normals."""
 _MOST_TRUST = 2.0
@@ -30,9 +33,10 @@ class CommonsNetwork:
     """Draw texture coordinates, normals and mask of an upright face."""
 
     def __init__(self, head: HeadModel, weights: Path = WEIGHTS_FILE, device: str = "cpu") -> None:
-        """Load the network and prepare the head's template.
+        """Load the network of a head; ``device`` is torch's name of where the network runs.
 
         Raises:
+            AssetMissingError: there is no such file.
             InputError: the weights were trained for another head, or cannot be read.
         """
         card = load_card(weights)
@@ -49,14 +53,40 @@ class CommonsNetwork:
         self._device = torch.device(device)
         self._network = load_network(weights).to(self._device).to(memory_format=torch.channels_last)  # pyright: ignore
         self.input_px = int(card.network.input_px)
-        self._uv_of = TemplateLookup.of(head)
+        self._head = head
 
-    def __call__(self, picture: np.ndarray) -> DenseMaps:
-        """Return maps in ray space at half the size of a picture, RGB uint8 (S, S, 3)."""
+    @cached_property
+    def _uv_of(self) -> TemplateLookup:
+        """Return what finds texture coordinates; made when maps are asked for, which identity alone does not."""
+        return TemplateLookup.of(self._head)
+
+    def _look(self, picture: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the network's maps (C, S / 2, S / 2) by name."""
         image = torch.from_numpy(np.ascontiguousarray(picture)).to(self._device)
         batch = image.permute(2, 0, 1)[None].float().div(255).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            found = {name: values[0].cpu().numpy() for name, values in self._network(batch).items()}
+            return {name: values[0].cpu().numpy() for name, values in self._network(batch).items()}
+
+    def normals_at(self, picture: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return unit normals (N, 3) in ray space, and where the face itself is seen, bool (N,).
+
+        Args:
+            picture: RGB, uint8 (S, S, 3).
+            points_px: points of the picture (N, 2), pixels.
+        """
+        found = self._look(picture)
+        side = found["kind"].shape[-1]
+        local = (points_px * (side / picture.shape[0])).astype(np.float32)
+        normals = np.ascontiguousarray(np.moveaxis(found["normals"], 0, -1))
+        x, y = local.T - np.float32(0.5)
+        sampled = cv2.remap(normals, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0].astype(np.float64)
+        columns, rows = np.clip(local.astype(np.int64), 0, side - 1).T
+        is_face = np.isin(found["kind"].argmax(axis=0)[rows, columns], _FACE)
+        return sampled / np.maximum(np.linalg.norm(sampled, axis=-1, keepdims=True), 1e-9), is_face
+
+    def __call__(self, picture: np.ndarray) -> DenseMaps:
+        """Return maps in ray space at half the size of a picture, RGB uint8 (S, S, 3)."""
+        found = self._look(picture)
         mask = found["kind"].argmax(axis=0) == _SKIN
         normals = np.moveaxis(found["normals"], 0, -1)
         normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
@@ -75,13 +105,20 @@ class CommonsNetwork:
         return DenseMaps(uv, normals, mask, "ray", (middle, middle), *trusts)
 
 
-def commons_prior(head: HeadModel, weights: Path | None = None, backend: Backend = "cpu") -> NetworkPrior:
-    """Create the prior.
+def commons_prior(
+    head: HeadModel, weights: Path | None = None, backend: Backend = "cpu", device: str = "cpu"
+) -> NetworkPrior:
+    """Create the prior with its network on a device, torch's name, and the landmarks' own maps drawn by a back end.
 
     Raises:
         InputError: the head is another one than that of the weights.
-        AssetMissingError: the installed MediaPipe wheel does not carry the networks that find faces.
+        AssetMissingError: there are no weights, or the installed MediaPipe wheel does not carry the networks that find
+            faces.
     """
-    network = CommonsNetwork(head, weights or WEIGHTS_FILE)
+    network = CommonsNetwork(head, weights or WEIGHTS_FILE, device)
     surface = MapSurface(head.name, "ray", head.num_vertices, len(head.faces))
-    return NetworkPrior("commons", MediaPipePrior(head, backend), network, network.input_px, surface)
+    prior = NetworkPrior("commons", MediaPipePrior(head, backend), network, network.input_px, surface)
+    anchor = load_surface_anchor(head, prior.surface, weights or WEIGHTS_FILE, network.normals_at)
+    if anchor is not None:
+        prior.identity_anchor = anchor
+    return prior

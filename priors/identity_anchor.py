@@ -25,13 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from flame.model import HeadModel
-from flame.surface_error import similarity_of
+from flame.surface_error import Similarity, similarity_of
 from priors.evidence import FaceEvidence
 from priors.landmark_topology import NUM_LANDMARKS, NUM_MESH_LANDMARKS, landmark_topology
 
 ANCHOR_FILE = Path(__file__).parent / "assets" / "identity_anchor.npz"
-_CAMERA_AXES = (1.0, -1.0, -1.0)
+CAMERA_AXES = (1.0, -1.0, -1.0)
+"""Signs of the camera's axes in head space, of a head that looks into the camera."""
 _WIDEST_RAD = (0.85, 0.45)
 """Yaw and pitch that landmarks may suggest; what is turned farther was not learned from."""
 _MOST_CUT_OFF = 0.05
@@ -46,7 +46,7 @@ _UNLIKE_SHARE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class IdentityAnchor:
-    """Hold what was learned; M = 3 x 468 landmark coordinates, K components, I identity coefficients."""
+    """Hold what was learned; M features (3 x 468 landmark coordinates), K components, I identity coefficients."""
 
     reference: np.ndarray
     """The landmarks on the mean head, float64 (468, 3), metres, head space."""
@@ -65,12 +65,17 @@ class IdentityAnchor:
 
     def __call__(self, frames: Sequence[FaceEvidence]) -> np.ndarray:
         """Return the expected identity (I,), standard deviations, of the person in frames; zeros without any."""
-        found = [
-            landmark_features(self.reference, frame.points_px, frame.points_depth_px)
-            for frame in frames
-            if _shows_all(frame)
-        ]
-        found = [(features, turn) for features, turn in found if (np.abs(turn) <= _WIDEST_RAD).all()]
+        return self.expected(
+            [
+                landmark_features(self.reference, frame.points_px, frame.points_depth_px)
+                for frame in frames
+                if shows_all(frame)
+            ]
+        )
+
+    def expected(self, seen: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Return the expected identity (I,) given features (M,) and turns (2,) of some frames; zeros without any."""
+        found = [(features, turn) for features, turn in seen if (np.abs(turn) <= _WIDEST_RAD).all()]
         if not found:
             return np.zeros(len(self.cross))
         features, turns = (np.stack(column) for column in zip(*found, strict=True))
@@ -93,13 +98,19 @@ def landmark_features(
     Returns:
         Deviations from the reference (1404,), millimetres, and yaw and pitch (2,), radians.
     """
-    points = np.column_stack((points_px, depth_px))[:NUM_MESH_LANDMARKS] * _CAMERA_AXES
-    rigid = _rigid_landmarks()
-    to_front = similarity_of(points[rigid], reference[rigid])
+    points = np.column_stack((points_px, depth_px))[:NUM_MESH_LANDMARKS] * CAMERA_AXES
+    to_front = front_from_camera(reference, points_px, depth_px)
     # Where the camera is, seen from the head: that does not change as the head, or the camera, rolls.
     across, up, towards = to_front.rotation[:, 2]
     turn = np.array((np.arctan2(-across, np.hypot(up, towards)), np.arctan2(up, towards)))
     return 1e3 * (to_front(points) - reference).ravel(), turn
+
+
+def front_from_camera(reference: np.ndarray, points_px: np.ndarray, depth_px: np.ndarray) -> Similarity:
+    """Return what brings landmarks, times CAMERA_AXES, to the reference; arguments as of ``landmark_features``."""
+    points = np.column_stack((points_px, depth_px))[:NUM_MESH_LANDMARKS] * CAMERA_AXES
+    rigid = _rigid_landmarks()
+    return similarity_of(points[rigid], reference[rigid])
 
 
 def pose_terms(turns: np.ndarray) -> np.ndarray:
@@ -124,7 +135,7 @@ def unlike_frames(turns: np.ndarray) -> tuple[np.ndarray, float]:
     return weights, float(1.0 / (weights @ alike @ weights))
 
 
-def _shows_all(frame: FaceEvidence) -> bool:
+def shows_all(frame: FaceEvidence) -> bool:
     """Return whether a frame has the detector's landmarks, large enough and nearly all within the image."""
     if len(frame.points_px) != NUM_LANDMARKS or frame.region.size_px < _LEAST_FACE_PX:
         return False
@@ -132,9 +143,9 @@ def _shows_all(frame: FaceEvidence) -> bool:
     return bool(is_cut_off.mean() <= _MOST_CUT_OFF)
 
 
-def load_anchor(head: HeadModel, path: Path = ANCHOR_FILE) -> IdentityAnchor | None:
-    """Return the anchor of a head, None where none was made for it."""
-    return _read(path, head.content_hash)
+def load_anchor(key: str, path: Path = ANCHOR_FILE) -> IdentityAnchor | None:
+    """Return the anchor made for a head, by its ``content_hash``, None where there is none."""
+    return _read(path, key)
 
 
 @lru_cache(maxsize=4)

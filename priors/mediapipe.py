@@ -75,7 +75,7 @@ class MediaPipePrior:
         embedding = load_embedding(head)
         self.surface = embedding.points
         self.eyes: EyePoints | None = _eye_points()
-        self.identity_anchor: Callable[[Sequence[FaceEvidence]], np.ndarray] | None = load_anchor(head)
+        self.identity_anchor: Callable[[Sequence[FaceEvidence]], np.ndarray] | None = load_anchor(head.content_hash)
         self._landmarker = FaceLandmarker()
         self._search = FaceSearch()
         self._judge = PresenceJudge(self._search, self._landmarker)

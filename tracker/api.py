@@ -71,7 +71,7 @@ class Options:
     """Make the overlay show input, normals, 2D vertices, overlay and mesh side by side."""
     device: str = "auto"
     """Where dense maps are rasterised and networks run: ``auto``, ``cpu`` or ``cuda``; auto rasterises on the CPU,
-    which is quick enough, and runs large networks on a GPU where there is one."""
+    which is quick enough, and runs networks on a GPU where there is one."""
     config: Config | None = None
     """Everything else; None takes the preset made for the prior."""
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from configs.schema import Config
 from flame.camera import Intrinsics
-from flame.errors import InputError
 from flame.model import HeadModel
 from priors.evidence import FaceEvidence, Prior
 from priors.placed_maps import with_camera_normals
@@ -32,6 +31,8 @@ from tracker.terms import whiten
 
 _MARGIN = 1.25
 """Side of the square that is cut out, in units of the points' extent."""
+_LEAST_SEEN = 0.01
+"""Share of that square below which maps say too little to place a head by."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,6 @@ class PersonDenseFitting:
     def fit(self, problem: DenseProblem, start: FaceState, max_iterations: int, *, is_warm: bool) -> FrameFit:
         """Find the state of one frame."""
         fitting, config = self.fitting, self.fitting.config
-        if len(problem.lookups.vertices) == 0 and not problem.maps.mask.any():
-            raise InputError("the prior's maps show nothing of the face")
         if config.solver.method == "adam":
             found = fit_adam(
                 [problem], [start], config.energy, config.adam, shape=self.shape, unknowns=fitting.unknowns
@@ -195,3 +194,8 @@ class PersonDenseFitting:
         )
         joint = found.joint
         return FrameFit(found.states[0], joint.energy, joint.frames[0].residual_px, joint.iterations, joint.reason)
+
+
+def shows_face(problem: DenseProblem) -> bool:
+    """Return whether the maps show enough of a face to be fitted; a network may see none where landmarks were found."""
+    return float(problem.maps.mask.mean()) >= _LEAST_SEEN

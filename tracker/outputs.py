@@ -155,7 +155,8 @@ def describe(
         program = version("pixel3dmm-tracker")
     except PackageNotFoundError:
         program = "not installed"
-    settings = dataclasses.asdict(options)
+    # Options without a configuration take that of their prior: it is what was used that is told.
+    settings = dataclasses.asdict(dataclasses.replace(options, config=options.settings))
     return {
         "program_version": program,
         "is_complete": is_complete,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from flame.rotation_kernels import rotation_matrix
 from flame.shading import PERSON_COLORS, HeadLook, head_look
+from priors.placed_maps import with_camera_normals
 from tracker.clip import Cast, Toolkit, TrackedFrame
 from tracker.overlay import DrawnHead, draw_heads, draw_label, panels
 from tracker.state import FaceState
@@ -15,6 +17,7 @@ from tracker.status import FrameStatus
 
 if TYPE_CHECKING:
     from flame.model import ShapedHead
+    from priors.evidence import DenseMaps
     from tracker.api import Options
 
 _JOINTS = ("neck", "jaw", "left_eye", "right_eye")
@@ -56,9 +59,11 @@ class Painter:
         height, width = image.shape[:2]
         seen = [evidence for evidence in tracked.evidence if evidence is not None]
         normals = np.zeros((height, width, 3), np.float32)
-        for evidence in seen:
-            maps = self._toolkit.prior.dense(evidence, height, width)
-            normals[maps.mask] = maps.normals[maps.mask]
+        for face, evidence in zip(tracked.faces, tracked.evidence, strict=True):
+            if evidence is None or face.state is None:
+                continue
+            maps = with_camera_normals(self._toolkit.prior.dense(evidence, height, width), self._cast.intrinsics)
+            normals[maps.mask] = _normals_cam(maps, face.state)[maps.mask]
         if self._focus_px is None and seen:
             self._focus_px = seen[0].region.center_px[0]
         points_px = np.concatenate([evidence.points_px for evidence in seen]) if seen else np.zeros((0, 2))
@@ -97,6 +102,14 @@ def posed_vertices(shaped: ShapedHead, state: FaceState) -> np.ndarray:
     with torch.no_grad():
         posed = shaped.pose(expression=torch.as_tensor(state.expression, dtype=dtype), **joints)
     return state.points_cam(posed.vertices.numpy().astype(np.float64))
+
+
+def _normals_cam(maps: DenseMaps, state: FaceState) -> np.ndarray:
+    """Return the normals (H, W, 3) of maps in the camera's axes; those of head space turn with head and neck."""
+    if maps.normal_space != "head":
+        return maps.normals
+    cam_from_neck = state.rotation @ rotation_matrix(np.ascontiguousarray(state.joint_angles[:3]))
+    return maps.normals @ cam_from_neck.T
 
 
 def _label(status: FrameStatus) -> str:

@@ -76,8 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Register every clip and write the shards."""
-    from configs import load_preset
-    from priors import MAP_PRIORS
     from tracker.api import Options
     from tracker.clip import load_toolkit
     from tracker.registration import RegistrationConfig, describe_people, register_clip
@@ -92,10 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_residual_percent=arguments.max_residual,
     )
     out = _new_folder(Path(arguments.out))
-    preset = load_preset("dense" if arguments.prior in MAP_PRIORS else "default")
-    options = Options(
-        prior=arguments.prior, weights=arguments.weights, faces=arguments.faces, overlay=False, config=preset
-    )
+    options = Options(prior=arguments.prior, weights=arguments.weights, faces=arguments.faces, overlay=False)
     toolkit = load_toolkit(options.head, options.prior, options.settings, weights=options.weights)
     painter = LabelPainter.of(toolkit.head, toolkit.prior.surface)
     frames: list[RegisteredFrame] = []

@@ -1,6 +1,6 @@
 """Registered frames: real pictures with the labels of the head that was fitted to them, for training networks.
 
-A clip is tracked with the default prior, one identity for all of it. Frames that are clearly seen and well fitted are
+A clip is tracked, one identity per person for all of it. Frames that are clearly seen and well fitted are
 kept, at most so many per person, spread over pose and expression; around each the square is cut in which networks look
 at a face, and the fitted head is drawn in its camera.
 """

@@ -13,7 +13,7 @@ from configs.schema import Config, StatusConfig
 from flame.surface import LEFT_EYE, NUM_JOINT_ANGLES, RIGHT_EYE, SurfaceRig
 from priors.evidence import FaceEvidence, Prior
 from tracker.camera_guess import HELD, CameraFreedom
-from tracker.dense_fitting import DenseFitting
+from tracker.dense_fitting import DenseFitting, shows_face
 from tracker.faces import SAME_FACE_DISTANCE, Anchor, region_distance
 from tracker.frame_terms import LandmarkTerm, cauchy
 from tracker.frames import Frame
@@ -271,11 +271,21 @@ def _with_dense_identity(
     glimpses: Sequence[Glimpse],
     freedom: CameraFreedom,
 ) -> Person:
-    """Return the person with the identity that the dense maps of the keyframes show; poses begin at the landmarks'."""
+    """Return the person with the identity that the dense maps of the keyframes show; poses begin at the landmarks'.
+
+    Without any keyframe in which the maps show the face, what the landmarks say remains.
+    """
     problems = [
         replace(dense.problem(glimpse.evidence, fit.shared.view(glimpse.view)), anchor=expected) for glimpse in glimpses
     ]
-    found = dense.identify(problems, fit.states, focal_is_known=freedom.log_focal_sigma == 0)
+    seen = [index for index, problem in enumerate(problems) if shows_face(problem)]
+    if not seen:
+        return person
+    found = dense.identify(
+        [problems[index] for index in seen],
+        [fit.states[index] for index in seen],
+        focal_is_known=freedom.log_focal_sigma == 0,
+    )
     return replace(person, shape=found.shape, log_zoom=person.log_zoom + found.log_zoom)
 
 

@@ -10,6 +10,7 @@ from configs.schema import SmoothingConfig
 from flame.camera import Intrinsics
 from flame.surface import PosedPoints, SurfaceRig
 from priors.evidence import FaceEvidence
+from tracker.dense_fitting import shows_face
 from tracker.faces import Sighting
 from tracker.priors import StatePrior
 from tracker.scout import FittingModel, Person, initial_state, interocular_px
@@ -115,18 +116,25 @@ class PersonStream:
         else:
             start, iterations = initial_state(self._rig, evidence, self._view), config.solver.max_iterations
         if self._dense is not None:
-            return self._fit_maps(evidence, before, pts_seconds, start, iterations)
+            fit = self._fit_maps(evidence, before, pts_seconds, start, iterations)
+            if fit is not None:
+                return fit
         whitening = whiten(evidence, config.solver.sigma_scale)
         prior = self._prior(before, pts_seconds)
         return fit_frame(self._rig, whitening, start, prior, self._view, config.solver, iterations, start_posed=posed)
 
     def _fit_maps(
         self, evidence: FaceEvidence, before: FaceFrame | None, pts_seconds: float, start: FaceState, iterations: int
-    ) -> FrameFit:
-        """Fit the frame's dense maps; what the residual says is still how far the landmarks are from the head."""
+    ) -> FrameFit | None:
+        """Fit the frame's dense maps; what the residual says is still how far the landmarks are from the head.
+
+        None where a network sees next to nothing of a face that has landmarks: they have to serve then.
+        """
         assert self._dense is not None
         state, seconds = (None, 0.0) if before is None else (before.state, pts_seconds - before.pts_seconds)
         problem = self._dense.fitting.problem(evidence, self._view, state, seconds)
+        if not shows_face(problem):
+            return None
         fit = self._dense.fit(problem, start, iterations, is_warm=state is not None)
         posed = self._rig.pose(fit.state.joint_angles, fit.state.expression)
         points_px = self._view.project(fit.state.points_cam(posed.points_head))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +116,25 @@ def test_faces_keep_their_pixels_and_each_is_looked_at_once(
     assert first.mask.shape == (512, 512)
     # Landmarks without a picture are drawn as the default prior draws them.
     assert prior.dense(evidence, 512, 512).normal_space == "camera"
+
+
+def test_the_network_runs_where_it_is_told_to(head: HeadModel, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, landmarks = [], SimpleNamespace(surface=None, eyes=None, identity_anchor=None)
+
+    def network(_head: HeadModel, _weights: Path, device: str) -> SimpleNamespace:
+        seen.append(device)
+        return SimpleNamespace(input_px=64)
+
+    monkeypatch.setattr("priors.commons.CommonsNetwork", network)
+    monkeypatch.setattr("priors.commons.MediaPipePrior", lambda *_: landmarks)
+    for has_gpu, device in ((True, "cuda"), (True, "auto"), (True, "cpu"), (False, "auto")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        create_prior("commons", head, weights=weights, device=device)
+    assert seen == ["cuda", "cuda", "cpu", "cpu"]
+    with pytest.raises(InputError, match="networks cannot run on device 'cuda': torch finds no GPU; choose auto"):
+        create_prior("commons", head, weights=weights, device="cuda")
+    with pytest.raises(InputError, match="unknown device 'gpu'; choose auto, cpu or cuda"):
+        create_prior("commons", head, weights=weights, device="gpu")
 
 
 def test_weights_of_another_head_or_network_are_refused(head: HeadModel, tmp_path: Path) -> None:

@@ -227,22 +227,22 @@ def test_faces_of_the_population_are_expected(head):
 
 
 def test_the_shipped_anchor_makes_somebody_of_a_photograph(head, evidence):
-    shipped = load_anchor(head)
+    shipped = load_anchor(head.content_hash)
     assert shipped is not None and ANCHOR_FILE.stat().st_size < 500_000
     identity = shipped([evidence])
     assert identity.shape == (head.num_shape,) and 0.5 < np.linalg.norm(identity) < 8
 
 
 def test_another_head_has_no_anchor(toy_head, head, tmp_path):
-    assert load_anchor(toy_head) is None
-    assert load_anchor(head, tmp_path / "nothing.npz") is None
+    assert load_anchor(toy_head.content_hash) is None
+    assert load_anchor(head.content_hash, tmp_path / "nothing.npz") is None
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
-    assert load_anchor(head, tmp_path / "broken.npz") is None
+    assert load_anchor(head.content_hash, tmp_path / "broken.npz") is None
 
 
 def test_an_anchor_is_kept(anchor, head, reference, geometry, tmp_path: Path):
     save_anchor(anchor, head.content_hash, "made for tests", tmp_path / "anchor.npz")
-    kept = load_anchor(head, tmp_path / "anchor.npz")
+    kept = load_anchor(head.content_hash, tmp_path / "anchor.npz")
     assert kept is not None
     faces = [frame(person(reference, geometry, np.ones(COUNT)))]
     np.testing.assert_allclose(kept(faces), anchor(faces), atol=0.02)

@@ -11,6 +11,7 @@ from configs import load_preset, override
 from flame.camera import Intrinsics
 from flame.errors import InputError
 from flame.rotation_kernels import rotation_matrix, small_turn_vector
+from priors.evidence import DenseMaps
 from tracker.api import Options, track
 from tracker.clip import load_toolkit
 from tracker.dense_fitting import Crop
@@ -82,6 +83,23 @@ def test_maps_and_landmarks_may_be_weighed_together(face_clip):
     alone = tracked(face_clip, "dense")
     both = tracked(face_clip, "dense", "energy.correspondences=300")
     assert np.median(both.residual_px) < 0.9 * np.median(alone.residual_px)
+
+
+def test_faces_of_which_maps_show_nothing_are_fitted_to_landmarks(face_clip, monkeypatch):
+    """A network may see no skin where landmarks were found; a long clip does not end there."""
+    config = override(load_preset("default"), ["solver.evidence=dense", QUADRATIC])
+    toolkit = load_toolkit("commons", "mediapipe", config)
+
+    def nothing(_evidence, height, width) -> DenseMaps:
+        blank = np.full((height, width, 3), np.nan)
+        return DenseMaps(blank[..., :2], blank, np.zeros((height, width), dtype=bool))
+
+    monkeypatch.setattr(toolkit.prior, "dense", nothing)
+    blind = track(face_clip, None, toolkit=toolkit, config=config, max_frames=FRAMES, overlay=False)
+    landmarks = tracked(face_clip, "default", QUADRATIC)
+    assert blind.is_tracked.all()
+    np.testing.assert_allclose(blind.identity, landmarks.identity, atol=1e-6)
+    np.testing.assert_allclose(blind.expression, landmarks.expression, atol=1e-3)
 
 
 @pytest.mark.parametrize("preset", ["paper", "released"])

@@ -44,7 +44,10 @@ def test_the_identity_that_mica_sees_is_expected(face_clip: Path, face_track: Tr
 
     assert likeness(tracked.identity[0]) > 0.9 > 0.5 > abs(likeness(face_track.identity[0]))
     assert tracked.is_tracked.all()
-    assert Track.load(tmp_path / "out").info["settings"]["mica"] == "somewhere/mica.tar"
+    settings = Track.load(tmp_path / "out").info["settings"]
+    assert settings["mica"] == "somewhere/mica.tar"
+    # No configuration was given: the one that was used is told.
+    assert settings["config"]["solver"]["evidence"] == "landmarks"
 
 
 def test_a_missing_file_ends_the_run_in_one_line(cli, face_clip: Path):

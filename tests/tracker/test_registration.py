@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from configs import Config, load_preset, preset_for_prior
 from flame.camera import project, transform
 from flame.closest_point import ClosestPoint
 from flame.errors import InputError
@@ -159,7 +160,7 @@ def test_blur_is_less_sharp():
 
 def test_pixels_that_are_not_square_are_stretched(tmp_path: Path, toolkit: Toolkit, painter: LabelPainter):
     path = tmp_path / "wide.mp4"
-    narrow = cv2.resize(portrait(size=384), (288, 384), interpolation=cv2.INTER_AREA)
+    narrow = cv2.resize(portrait(size=384), (288, 384), interpolation=cv2.INTER_AREA).astype(np.uint8)
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=12, options={"crf": "14"})
         stream.codec_context.width, stream.codec_context.height = 288, 384
@@ -200,6 +201,19 @@ def test_a_clip_without_a_good_frame_gives_a_status(tmp_path: Path, toolkit: Too
     assert main([str(clip), "--out", str(tmp_path / "data")]) == EXIT_NO_FRAMES
     assert "no frame was good enough" in capsys.readouterr().err
     assert not any((tmp_path / "data").iterdir())
+
+
+def test_networks_register_with_the_preset_made_for_them(tmp_path: Path, monkeypatch):
+    asked = []
+
+    def load(_head: str, prior: str, config: Config, **_):
+        asked.append((prior, config))
+        raise InputError("no further")
+
+    monkeypatch.setattr("tracker.clip.load_toolkit", load)
+    for prior in ("mediapipe", "commons"):
+        assert main(["clip.mp4", "--out", str(tmp_path / "data"), "--prior", prior]) == EXIT_USER_ERROR
+    assert asked == [("mediapipe", load_preset("default")), ("commons", preset_for_prior("commons"))]
 
 
 @pytest.mark.parametrize("sizes", [{"image_px": 250}, {"labels_px": 8}, {"every": 0}, {"frames_per_person": 0}])
