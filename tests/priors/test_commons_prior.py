@@ -123,7 +123,7 @@ def test_the_network_runs_where_it_is_told_to(head: HeadModel, weights: Path, mo
 
     def network(_head: HeadModel, _weights: Path, device: str) -> SimpleNamespace:
         seen.append(device)
-        return SimpleNamespace(input_px=64)
+        return SimpleNamespace(input_px=64, normals_at=None)
 
     monkeypatch.setattr("priors.commons.CommonsNetwork", network)
     monkeypatch.setattr("priors.commons.MediaPipePrior", lambda *_: landmarks)
