@@ -1,4 +1,4 @@
-"""Time the rendering of training pictures: ``python -m benchmarks.rendering``.
+"""Time the rendering of training pictures: ``python benchmarks/rendering.py``.
 
 Prints the processor time of one picture and of its parts, and pictures per second of whole runs with 1 and 2 processes
 (drawing, encoding and writing; starting the processes is left out).

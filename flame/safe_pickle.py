@@ -68,7 +68,7 @@ def read_pickle_bytes(data: bytes, label: str) -> Any:
     unpickler = _ArrayUnpickler(io.BytesIO(data), encoding="latin1")
     unpickler.label = label
     try:
-        return _Resolver().resolve(unpickler.load())
+        return Resolver(_Record, _plain).resolve(unpickler.load())
     except UnsafeFileError:
         raise
     except (Exception, RecursionError) as error:
@@ -93,7 +93,7 @@ class _Record:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         """Return what this record stands for."""
         return UnreadValue(self.kind)
 
@@ -115,7 +115,7 @@ class _Dtype(_Record):
 class _Array(_Record):
     kind = "numpy.ndarray"
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         """Build the array from ndarray's pickled state (version, shape, dtype, is_fortran, content)."""
         if not isinstance(self.state, tuple) or len(self.state) not in (4, 5):
             raise ValueError("array without content")
@@ -126,7 +126,7 @@ class _Array(_Record):
 class _BufferArray(_Record):
     kind = "numpy.ndarray"
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         """Build the array from the arguments of numpy's protocol-5 constructor (content, dtype, shape, order)."""
         content, dtype, shape, order = self.args
         return _build_array(shape, dtype, content, order == "F", resolver)
@@ -135,7 +135,7 @@ class _BufferArray(_Record):
 class _Scalar(_Record):
     kind = "numpy scalar"
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         dtype, content = self.args
         return _build_array((), dtype, content, False, resolver)[()]
 
@@ -151,7 +151,7 @@ class _ObjectName(_Record):
 class _Sparse(_Record):
     class_name = ""
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         """Rebuild a scipy sparse matrix from its attributes, checked by scipy."""
         state = resolver.resolve(self.state)
         if not isinstance(state, dict):
@@ -169,7 +169,7 @@ class _Sparse(_Record):
 class _Chumpy(_Record):
     class_name = ""
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         """Return the numbers of a chumpy array, or of a selection from one; other expressions stay unread."""
         state = resolver.resolve(self.state)
         if not isinstance(state, dict):
@@ -200,10 +200,12 @@ class _Function:
         raise ValueError("a function is given attributes")
 
 
-class _Resolver:
+class Resolver:
     """Turn records into what they stand for, each once, however often the content refers to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: type, plain: Callable[[Any], Any]) -> None:
+        """Know the class of records, whose ``value`` takes this resolver, and what becomes of values without parts."""
+        self._record, self._plain = record, plain
         self._done: dict[int, Any] = {}
         self._open: set[int] = set()
 
@@ -213,8 +215,8 @@ class _Resolver:
         Raises:
             ValueError: the content refers to itself.
         """
-        if not isinstance(value, (dict, list, tuple, _Record)):
-            return UnreadValue("name") if callable(value) else value
+        if not isinstance(value, (dict, list, tuple, self._record)):
+            return self._plain(value)
         key = id(value)
         if key in self._open:
             raise ValueError("the content refers to itself")
@@ -225,11 +227,16 @@ class _Resolver:
         return self._done[key]
 
     def _replaced(self, value: Any) -> Any:
-        if isinstance(value, _Record):
+        if isinstance(value, self._record):
             return value.value(self)
         if isinstance(value, dict):
             return {self.resolve(key): self.resolve(item) for key, item in value.items()}
         return type(value)(self.resolve(item) for item in value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that has no parts; names of code stay unread."""
+    return UnreadValue("name") if callable(value) else value
 
 
 class _ArrayUnpickler(pickle._Unpickler):
@@ -319,7 +326,7 @@ def _known_globals() -> dict[tuple[str, str], Any]:
 _KNOWN_GLOBALS = _known_globals()
 
 
-def _build_array(shape: Any, dtype: Any, content: Any, is_fortran: bool, resolver: _Resolver) -> np.ndarray:
+def _build_array(shape: Any, dtype: Any, content: Any, is_fortran: bool, resolver: Resolver) -> np.ndarray:
     """Return an array of numbers or strings from raw bytes, or one of objects from a list of values."""
     if not isinstance(dtype, _Dtype):
         raise ValueError("array without a type")

@@ -306,19 +306,24 @@ def _screen_occlusion(verts, normals, inverse_depth, camera, spokes, reach):  # 
         is_inside = 0 <= row < height and 0 <= column < width
         if is_inside and inverse_depth[row, column] * (z - reach) > 1.0:
             continue
-        shut = 0.0
+        shut, per_x, per_y, slope_x, slope_y = 0.0, 1.0 / camera[0], 1.0 / camera[1], camera[0] / z, camera[1] / z
         for ring in range(spokes.shape[0]):
             for spoke in range(spokes.shape[1]):
-                column = int(math.floor(x_px + spokes[ring, spoke, 0] * camera[0] / z))
-                row = int(math.floor(y_px + spokes[ring, spoke, 1] * camera[1] / z))
+                column = int(math.floor(x_px + spokes[ring, spoke, 0] * slope_x))
+                row = int(math.floor(y_px + spokes[ring, spoke, 1] * slope_y))
                 if not (0 <= column < width and 0 <= row < height) or inverse_depth[row, column] <= 0:
                     continue
                 z_there = 1.0 / inverse_depth[row, column]
-                dx = (column + 0.5 - camera[2]) / camera[0] * z_there - verts[v, 0]
-                dy = (row + 0.5 - camera[3]) / camera[1] * z_there - verts[v, 1]
+                dx = (column + 0.5 - camera[2]) * per_x * z_there - verts[v, 0]
+                dy = (row + 0.5 - camera[3]) * per_y * z_there - verts[v, 1]
                 dz = z_there - z
-                distance = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
-                height_over = (nx * dx + ny * dy + nz * dz) / distance - 0.08
+                over = nx * dx + ny * dy + nz * dz
+                squared = dx * dx + dy * dy + dz * dz
+                # Most taps look at something too far away, or below the surface: settled without a root.
+                if over <= 0 or squared >= reach * reach:
+                    continue
+                distance = math.sqrt(squared) + 1e-9
+                height_over = over / distance - 0.08
                 if height_over > 0 and distance < reach:
                     shut += height_over * (1.0 - distance / reach)
         shut /= spokes.shape[0] * spokes.shape[1]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from flame.errors import AssetMissingError, InputError, UnsafeFileError, UserError
+from flame.safe_pickle import Resolver
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -138,7 +139,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
                 raise InputError(f"{path}: its description of the content is too large to be one")
             unpickler = _TensorUnpickler(io.BytesIO(archive.read(f"{prefix}data.pkl")), encoding="utf-8")
             unpickler.label, unpickler.prefix = str(path), prefix
-            return TorchFile(path, _Resolver().resolve(unpickler.load()))
+            return TorchFile(path, Resolver(_Record, _plain).resolve(unpickler.load()))
         except UserError:
             raise
         except (Exception, RecursionError) as error:  # what a damaged archive or pickle raises is of many kinds
@@ -207,7 +208,7 @@ class _Record:
     def extend(self, values: Any) -> None:
         """Take items as a list would; they are not kept."""
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         """Return what this record stands for."""
         return Unread(self.kind)
 
@@ -217,7 +218,7 @@ class _OmegaConf(_Record):
 
     field = ""
 
-    def value(self, resolver: _Resolver) -> Any:
+    def value(self, resolver: Resolver) -> Any:
         """Return the plain content."""
         if not isinstance(self.state, dict) or self.field not in self.state:
             raise ValueError(f"{self.kind} without content")
@@ -321,35 +322,7 @@ _KNOWN: dict[str, Any] = {
 }
 
 
-class _Resolver:
-    """Turn records into what they stand for, each once, however often the content refers to it."""
-
-    def __init__(self) -> None:
-        self._done: dict[int, Any] = {}
-        self._open: set[int] = set()
-
-    def resolve(self, value: Any) -> Any:
-        """Return a value with every record in it replaced.
-
-        Raises:
-            ValueError: the content refers to itself.
-        """
-        if isinstance(value, (str, bytes, bool, int, float, type(None), Storage, StoredTensor)):
-            return value
-        if not isinstance(value, (dict, list, tuple, _Record)):
-            return Unread("name")
-        key = id(value)
-        if key in self._open:
-            raise ValueError("the content refers to itself")
-        if key not in self._done:
-            self._open.add(key)
-            self._done[key] = self._replaced(value)
-            self._open.discard(key)
-        return self._done[key]
-
-    def _replaced(self, value: Any) -> Any:
-        if isinstance(value, _Record):
-            return value.value(self)
-        if isinstance(value, dict):
-            return {self.resolve(key): self.resolve(item) for key, item in value.items()}
-        return type(value)(self.resolve(item) for item in value)
+def _plain(value: Any) -> Any:
+    """Return a value that has no parts; anything but numbers, texts and tensors stays unread."""
+    is_known = isinstance(value, (str, bytes, bool, int, float, type(None), Storage, StoredTensor))
+    return value if is_known else Unread("name")

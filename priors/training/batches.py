@@ -32,6 +32,8 @@ _AHEAD = 3
 """Batches prepared while one is learnt from."""
 _MAX_BLOCK_M = 0.01
 """Labels of a block of pixels are averaged only if their places lie so near one another."""
+_MAX_BLOCK_UV = 0.05
+"""Larger differences of texture coordinates within a block are seams."""
 
 
 class SampleSource(Protocol):
@@ -242,10 +244,13 @@ def resized_labels(labels: LabelMaps, side: int) -> LabelMaps:
     middle = (step // 2) * (step + 1)
     normals = blocks(labels.normals_cam).mean(axis=2)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+    uv = blocks(labels.uv)
     # Across a seam texture coordinates have no mean.
+    is_seam = (np.ptp(uv, axis=2) > _MAX_BLOCK_UV).any(axis=-1, keepdims=True)
+    uv = np.where(is_seam, uv[:, :, middle], uv.mean(axis=2))
     return LabelMaps(
         place=np.where(is_whole[..., None], place.mean(axis=2), np.float32(np.nan)),
-        uv=np.where(is_whole[..., None], blocks(labels.uv)[:, :, middle], np.float32(0)),
+        uv=np.where(is_whole[..., None], uv, np.float32(0)),
         normals_cam=np.where(is_whole[..., None], normals, np.float32(0)),
         kind=np.ascontiguousarray(kind[..., middle]),
     )

@@ -8,7 +8,18 @@ import numpy as np
 
 from priors.training.render import light_kernels
 from priors.training.render.light import Light
-from priors.training.render.sample_kernels import NUM_ROWS
+from priors.training.render.sample_kernels import (
+    NUM_ROWS,
+    ROW_COLOR,
+    ROW_GLOSS,
+    ROW_LIT,
+    ROW_NORMAL,
+    ROW_OPEN,
+    ROW_POINT,
+    ROW_SHARE,
+    ROW_SHARP,
+    ROW_SOFT,
+)
 
 _SPARSE = 4
 """Every how many pixels are enough to measure the exposure."""
@@ -27,12 +38,15 @@ class SampleBuffer:
 
     def lit(self, count: int, light: Light) -> np.ndarray:
         """Return premultiplied light and coverage, float32 (S, S, 4), of the first ``count`` samples."""
-        light_kernels.surround(self.rows, count, light.sh, self._sent)
+        rows = self.rows
+        surface = rows[ROW_COLOR : ROW_COLOR + 3], rows[ROW_NORMAL : ROW_NORMAL + 3], rows[ROW_POINT : ROW_POINT + 3]
+        finish = rows[ROW_GLOSS], rows[ROW_SHARP], rows[ROW_SOFT], rows[ROW_OPEN], rows[ROW_LIT]
+        light_kernels.surround(*surface, rows[ROW_GLOSS], rows[ROW_OPEN], count, light.sh, self._sent)
         for number, lamp in enumerate(light.lamps()):
             wrap = np.float32(light.wrap)
-            light_kernels.shine(self.rows, count, lamp, wrap, number == 0, self._work, self._sent)
+            light_kernels.shine(*surface, finish, count, lamp, wrap, number == 0, self._work, self._sent)
         layer = np.zeros((self.image_px, self.image_px, 4), np.float32)
-        light_kernels.gather(self.rows, count, self.pixel, self._sent, layer.reshape(-1, 4))
+        light_kernels.gather(rows[ROW_SHARE], count, self.pixel, self._sent, layer.reshape(-1, 4))
         return layer
 
 

@@ -147,7 +147,7 @@ def _paint_scalp(canvas: Canvas, rng: np.random.Generator, style: HairStyle) -> 
         canvas.image,
         canvas.kind,
         canvas.place,
-        np.ascontiguousarray(grain(rng, *canvas.size, 0.6)),
+        np.ascontiguousarray(grain(rng, *canvas.size, 0.6)[..., 0]),
         np.array((LINE_HEIGHT, LINE_FRONT), np.float32),
         style.color.astype(np.float32),
         max(float(canvas.skin.mean()), 0.05),

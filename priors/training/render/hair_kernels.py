@@ -11,6 +11,17 @@ _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 """Liberties of the compiler where a NaN has to stay one."""
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, inline="always")
+def _push_out(radius, x, y, z, clearance):  # pragma: no cover - compiled
+    """Return the share by which an offset from the skull's centre has to grow to clear the skin; 0 where it does."""
+    rows, columns = radius.shape
+    reach = math.sqrt(x * x + y * y + z * z) + 1e-6
+    row = int(math.acos(min(max(y / reach, -1.0), 1.0)) * (rows / math.pi))
+    column = int((math.atan2(x, z) + math.pi) * (columns / (2 * math.pi)))
+    skin = radius[min(row, rows - 1), min(column, columns - 1)]
+    return max(skin + clearance - reach, 0.0) / reach
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def grow_locks(
     roots, directions, steps, falls, waves, phases, clearance, openings, is_free, center, radius, least_height, count
@@ -32,7 +43,6 @@ def grow_locks(
         least_height: below it the head's shape is not minded, metres.
         count: points a lock.
     """
-    rows, columns = radius.shape
     points = np.empty((roots.shape[0], count, 3), np.float32)
     for n in range(roots.shape[0]):
         x, y, z = roots[n, 0], roots[n, 1], roots[n, 2]
@@ -48,13 +58,8 @@ def grow_locks(
             mz = z + scale * dz + wave * waves[n, 2]
             if my > least_height:
                 ox, oy, oz = mx - center[0], my - center[1], mz - center[2]
-                reach = math.sqrt(ox * ox + oy * oy + oz * oz) + 1e-6
-                row = int(math.acos(min(max(oy / reach, -1.0), 1.0)) * (rows / math.pi))
-                column = int((math.atan2(ox, oz) + math.pi) * (columns / (2 * math.pi)))
-                skin = radius[min(row, rows - 1), min(column, columns - 1)]
-                inside = skin + clearance[n] * min(1.0, 0.3 + 0.7 * k / 3) - reach
-                if inside > 0:
-                    mx, my, mz = mx + ox * inside / reach, my + oy * inside / reach, mz + oz * inside / reach
+                out = _push_out(radius, ox, oy, oz, clearance[n] * min(1.0, 0.3 + 0.7 * k / 3))
+                mx, my, mz = mx + ox * out, my + oy * out, mz + oz * out
             if my < 0.035 and mz > -0.045 and not is_free[n] and abs(mx) < openings[n]:
                 missing = 0.6 * (openings[n] - abs(mx))
                 mx += missing if mx >= 0 else -missing
@@ -127,7 +132,7 @@ def paint_scalp(image, kind, place, speckle, knots, color, brightness_of_one, li
         image: sRGB float32 (H, W, 3).
         kind: uint8 (H, W).
         place: wear space, float32 (H, W, 3); NaN where no head is.
-        speckle: noise, float32 (H, W, 3), of which the first channel is used.
+        speckle: noise, float32 (H, W).
         knots: the hairline as rows of height and z, float32 (2, M), heights rising.
         color: sRGB float32 (3,).
         brightness_of_one: mean of a pixel's channels that stands for full light.
@@ -147,7 +152,7 @@ def paint_scalp(image, kind, place, speckle, knots, color, brightness_of_one, li
             while k < knots.shape[1] - 1 and knots[0, k] < y:
                 k += 1
             share = (y - knots[0, k - 1]) / (knots[0, k] - knots[0, k - 1])
-            noise = speckle[row, column, 0]
+            noise = speckle[row, column]
             behind = knots[1, k - 1] + share * (knots[1, k] - knots[1, k - 1]) - z - line + 0.004 * noise
             alpha = 0.95 * min(behind / 0.012, 1.0)
             if alpha <= 0.02:

@@ -131,7 +131,7 @@ class HeadGuide:
 
     def wear_from_place(self, place: np.ndarray) -> np.ndarray:
         """Return template places (..., 3), metres in head space, in wear space, float32."""
-        wear = np.subtract(place, self.origin, dtype=np.float32)
+        wear = np.subtract(place, self.origin.astype(np.float32), dtype=np.float32)
         wear *= np.float32(self.scale)
         return wear
 

@@ -71,6 +71,26 @@ class ICLightSettings:
         return ICLightSettings()
 
 
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Say how a diffusion model is to come to its latents."""
+
+    prompt: str
+    """What is wanted."""
+    negative_prompt: str
+    """What is not."""
+    steps: int
+    """Number of steps of the whole way."""
+    guidance: float
+    """How strongly the prompts count."""
+    seed: int
+    """Of the sampler."""
+    start: np.ndarray | None = None
+    """Scaled latents (1, 4, h, w) to begin with, instead of noise."""
+    strength: float = 1.0
+    """Share of the way that is taken from ``start``."""
+
+
 class Diffusion(Protocol):
     """Say what is needed of a diffusion model; arrays are float32, pictures (N, 3, H, W) in [-1, 1]."""
 
@@ -82,22 +102,8 @@ class Diffusion(Protocol):
         """Return pictures of scaled latents."""
         ...
 
-    def sample(
-        self,
-        condition: np.ndarray,
-        *,
-        prompt: str,
-        negative_prompt: str,
-        steps: int,
-        guidance: float,
-        seed: int,
-        start: np.ndarray | None = None,
-        strength: float = 1.0,
-    ) -> np.ndarray:
-        """Return new scaled latents (1, 4, h, w) under latents of foreground and background (1, 4 or 8, h, w).
-
-        With ``start`` (1, 4, h, w) only ``strength`` of the way is taken from there.
-        """
+    def sample(self, condition: np.ndarray, sampling: Sampling) -> np.ndarray:
+        """Return new scaled latents (1, 4, h, w) under latents of foreground and background (1, 4 or 8, h, w)."""
         ...
 
 
@@ -152,16 +158,8 @@ def relight_photo(
     larger = tuple(round(edge * settings.enlarge / _STEP_PX) * _STEP_PX for edge in size)
     enlarged = to_network(_resized(from_network(first), larger[0], larger[1]))
     condition = _condition(foreground, background, diffusion, side, settings, (larger[0], larger[1]))
-    latents = diffusion.sample(
-        condition,
-        prompt=f"{prompt}, {settings.added_prompt}",
-        negative_prompt=settings.negative_prompt,
-        steps=round(settings.steps / settings.second_strength),
-        guidance=settings.guidance,
-        seed=seed,
-        start=diffusion.encode(enlarged),
-        strength=settings.second_strength,
-    )
+    sampling = _sampling(settings, prompt, seed, diffusion.encode(enlarged), settings.second_strength)
+    latents = diffusion.sample(condition, sampling)
     result = _resized(from_network(diffusion.decode(latents)), image.shape[0], image.shape[1])
     detail = detail_kept(image, result, alpha)
     return RelitPhoto(result, detail, detail >= settings.least_detail)
@@ -267,17 +265,14 @@ def _first_pass(
     start, strength = None, 1.0
     if settings.model == "foreground" and side != "none":
         start, strength = diffusion.encode(to_network(light_gradient(side, *size))), settings.first_strength
-    latents = diffusion.sample(
-        _condition(foreground, background, diffusion, side, settings, size),
-        prompt=f"{prompt}, {settings.added_prompt}",
-        negative_prompt=settings.negative_prompt,
-        steps=round(settings.steps / strength),
-        guidance=settings.guidance,
-        seed=seed,
-        start=start,
-        strength=strength,
-    )
-    return diffusion.decode(latents)
+    condition = _condition(foreground, background, diffusion, side, settings, size)
+    return diffusion.decode(diffusion.sample(condition, _sampling(settings, prompt, seed, start, strength)))
+
+
+def _sampling(settings: ICLightSettings, prompt: str, seed: int, start: np.ndarray | None, strength: float) -> Sampling:
+    """Return how to sample so that the published number of steps is made on the part of the way that is taken."""
+    words, steps = f"{prompt}, {settings.added_prompt}", round(settings.steps / strength)
+    return Sampling(words, settings.negative_prompt, steps, settings.guidance, seed, start, strength)
 
 
 def check_installed(folder: Path, model: ModelName = "foreground") -> None:

@@ -14,7 +14,7 @@ from diffusers import (  # pyright: ignore[reportMissingImports] - optional
 )
 from safetensors.torch import load_file
 
-from priors.training.render.ic_light import merge_offsets
+from priors.training.render.ic_light import Sampling, merge_offsets
 
 
 class StableDiffusion:
@@ -60,34 +60,23 @@ class StableDiffusion:
         return vae.decode(tensor).sample.float().cpu().numpy()
 
     @torch.inference_mode()
-    def sample(
-        self,
-        condition: np.ndarray,
-        *,
-        prompt: str,
-        negative_prompt: str,
-        steps: int,
-        guidance: float,
-        seed: int,
-        start: np.ndarray | None = None,
-        strength: float = 1.0,
-    ) -> np.ndarray:
+    def sample(self, condition: np.ndarray, sampling: Sampling) -> np.ndarray:
         """Return new latents; see ``Diffusion``."""
         common: dict[str, Any] = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "num_inference_steps": steps,
-            "guidance_scale": guidance,
-            "generator": torch.Generator(device=self._device).manual_seed(seed),
+            "prompt": sampling.prompt,
+            "negative_prompt": sampling.negative_prompt,
+            "num_inference_steps": sampling.steps,
+            "guidance_scale": sampling.guidance,
+            "generator": torch.Generator(device=self._device).manual_seed(sampling.seed),
             "output_type": "latent",
             "cross_attention_kwargs": {"concat_conds": torch.from_numpy(condition)},
         }
-        if start is None:
+        if sampling.start is None:
             height, width = (8 * edge for edge in condition.shape[2:])
             latents = self._text(height=height, width=width, **common).images
         else:
-            image = torch.from_numpy(start).to(self._device, self._dtype)
-            latents = self._picture(image=image, strength=strength, **common).images
+            image = torch.from_numpy(sampling.start).to(self._device, self._dtype)
+            latents = self._picture(image=image, strength=sampling.strength, **common).images
         return latents.float().cpu().numpy()
 
 

@@ -75,7 +75,10 @@ def covered(labels: LabelMaps, cover: np.ndarray) -> LabelMaps:
     size = len(labels.kind)
     kind, place = labels.kind.copy(), labels.place.copy()
     for what in (Kind.HAIR, Kind.COVER, Kind.BACKGROUND):
-        there = _mostly(cover == what, size)
+        mask = cover == what
+        if not mask.any():
+            continue
+        there = _mostly(mask, size)
         kind[there] = what
         if what != Kind.HAIR:
             place[there] = np.nan

@@ -61,7 +61,7 @@ def random_light(
         corners: its triangles, int32 (F, 3).
         background: linear colour (3,) of what is behind, which tints the surroundings.
     """
-    center = verts_cam.mean(axis=0)
+    center = np.einsum("vc->c", verts_cam) / len(verts_cam)
     to_camera = -center / np.linalg.norm(center)
     ambient = math.exp(rng.uniform(math.log(0.12), math.log(1.0)))
     tint = np.exp(_WARMTH * rng.normal(0, 0.5) + rng.normal(0, 0.03, 3))

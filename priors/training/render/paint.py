@@ -1,7 +1,7 @@
 """How random heads are painted: where on the surface what can be, and random colours and amounts of it.
 
 Masks are known at vertices; brows, irises, hairlines and all noise are evaluated for each pixel from its place on the
-template (``priors.training.render.kernels``).
+template (``priors.training.render.sample_kernels``).
 """
 
 from __future__ import annotations
@@ -98,9 +98,12 @@ class Paint(NamedTuple):
     def packed(self) -> np.ndarray:
         """Return the values as rows, float32 (fields, 8), in the order that the kernels read."""
         rows = np.zeros((len(PAINT_ROWS), _WIDTH), np.float32)
-        for row, name in zip(rows, PAINT_ROWS, strict=True):
-            value = np.atleast_1d(getattr(self, name))
-            row[: len(value)] = value
+        for number, name in enumerate(PAINT_ROWS):
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray):
+                rows[number, : len(value)] = value
+            else:
+                rows[number, 0] = value
         return rows
 
 

@@ -6,13 +6,14 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flame.errors import AssetMissingError, InputError
 from flame.loading import load_head
-from priors.training.shards import ShardEntry, ShardIndex, encode_sample, shard_name, write_shard
+from priors.training.shards import INDEX_NAME, ShardEntry, ShardIndex, encode_sample, shard_name, write_shard
 
 if TYPE_CHECKING:
     from flame.rasterizer import Backend
@@ -114,14 +115,20 @@ def _start(options: RenderOptions) -> ShardIndex:
         found = ShardIndex.read(options.out)
     except AssetMissingError:
         return index
-    old, new = ({**asdict(each), "shards": None} for each in (found, index))
-    differing = [name for name in new if old[name] != new[name]]
+    old, new = (_settings(each) for each in (found, index))
+    differing = [name for name in new if old.get(name) != new[name]]
     if differing:
         name = differing[0]
-        raise InputError(
-            f"{options.out} holds data of {name} {old[name]!r}, not {new[name]!r}; choose another folder or delete it"
-        )
+        was, now = old.get(name), new[name]
+        raise InputError(f"{options.out} holds data of {name} {was!r}, not {now!r}; choose another folder or delete it")
     return found
+
+
+def _settings(index: ShardIndex) -> dict[str, Any]:
+    """Return what all shards of a folder have in common, by name; the configuration's entries stand for themselves."""
+    values = asdict(index)
+    del values["shards"]
+    return {**values.pop("configuration"), **values}
 
 
 def _spans(options: RenderOptions) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -162,19 +169,22 @@ def _results(
             told = counter.value
             for future in finished:
                 yield future.result()
-    except BaseException:
-        for process in list(getattr(pool, "_processes", {}).values()):
+    except BaseException as error:
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
         _remove_partial(options.out)
+        if isinstance(error, BrokenProcessPool):
+            raise InputError("a process ended early, perhaps for lack of memory; use fewer (--jobs)") from error
         raise
     pool.shutdown()
 
 
 def _remove_partial(folder: Path) -> None:
     """Remove what stopped processes left unfinished; a folder is written by one run at a time."""
-    for path in folder.glob("shard-*.part"):
-        path.unlink(missing_ok=True)
+    for pattern in ("shard-*.part", f"{INDEX_NAME}.*.part"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 _COUNTER: Any = None

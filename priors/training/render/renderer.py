@@ -29,7 +29,7 @@ from priors.training.render.photo_effects import degrade
 from priors.training.render.stage import Stage
 from priors.training.render.view import View, place_head
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Raised when the same seed gives other pictures than before."""
 _SAMPLES = 2
 """Samples along a pixel's side, at outlines."""
@@ -107,7 +107,7 @@ class Renderer:
         layer = self._buffer.lit(count, light)
         gain = random_gain(layer, rng)
         frame = HeadFrame.of(self._guide, verts_cam[: self.stage.num_head], view.intrinsics)
-        lamp = _cover_light(light, verts_cam.mean(axis=0), gain)
+        lamp = _cover_light(light, np.einsum("vc->c", verts_cam) / len(verts_cam), gain)
         chances = CoverChances(hair=float(has_hair), clothes=0.0, hand=_HAND_CHANCE, thing=_THING_CHANCE)
         image = develop(layer, backdrop, gain)
         image, cover = add_covers(image, place, depth, points_px, frame, lamp, rng, chances)

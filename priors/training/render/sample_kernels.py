@@ -32,6 +32,7 @@ P_LEFT_EYE, P_RIGHT_EYE, P_OFFSETS, P_MOTTLE, P_BUMP, P_REDNESS, P_FRECKLES, P_S
 P_LID_SHADE, P_LASH, P_MAKEUP_SHARE, P_LIP_SHARE, P_OIL, P_BROW_SHAPE, P_IRIS_RADIUS = range(18, 25)
 P_PUPIL_RADIUS, P_VEINS, P_HAIR_SHARE, P_HAIR_LINE, P_CLOTH_SCALE, P_WRINKLES = range(25, 31)
 L_WRAP, L_BIAS, L_FADE, L_BLUR, L_STRENGTH = range(5)
+_LEAST_MASK = 0.004
 _MASK = 31
 """Side of the noise volume less one: a power of two, less one."""
 
@@ -101,6 +102,42 @@ def _brow(paint, x, y, z, grain):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
+def _paint_masks(paint, at, color, coarse, fine, grain):  # pragma: no cover - compiled
+    """Paint lids, stubble, lips, brows and lashes over the skin; return the share of the lips."""
+    # Most masks are next to nothing on most of the skin.
+    if at[LID] > _LEAST_MASK:
+        _mix(color, paint, P_MAKEUP, at[LID] * (0.25 * paint[P_LID_SHADE, 0] + 0.75 * paint[P_MAKEUP_SHARE, 0]))
+    stubble = at[STUBBLE] * paint[P_STUBBLE, 0]
+    if stubble > _LEAST_MASK:
+        _mix(color, paint, P_HAIR, min(stubble * max(0.0, 0.55 + 0.16 * fine + 0.12 * coarse), 0.85))
+    lips = _ramp(at[LIPS], 0.25, 0.8)
+    if lips > 0:
+        _mix(color, paint, P_LIPS, lips * paint[P_LIP_SHARE, 0] * (1.0 + 0.08 * fine))
+    if at[IN_MOUTH] > 0.3:
+        _mix(color, paint, P_MOUTH, _ramp(at[IN_MOUTH], 0.3, 0.9))
+    brow = _brow(paint, at[0], at[1], at[2], grain)
+    if brow > 0:
+        _mix(color, paint, P_BROW, brow)
+    if at[LASH] > _LEAST_MASK:
+        _mix(color, paint, P_BROW, min(at[LASH] * paint[P_LASH, 0], 0.9) * 0.9)
+    return lips
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
+def _wrinkles(paint, x, y, z, phase, coarse):  # pragma: no cover - compiled
+    """Return the tilt of lines across the forehead, and from the outer corners of the eyes."""
+    above, tilt = y - paint[P_LEFT_EYE, 1], 0.0
+    forehead = _ramp(above, 0.022, 0.032) * (1.0 - _ramp(above, 0.055, 0.07)) * _ramp(z, 0.03, 0.05)
+    if forehead > 0:
+        tilt += forehead * math.sin(y * 700.0 + 1.6 * phase + abs(x) * 40.0) * max(0.0, 0.5 + coarse)
+    corner = abs(x) - paint[P_LEFT_EYE, 0]
+    crow = _ramp(corner, 0.014, 0.02) * (1.0 - _ramp(corner, 0.028, 0.036)) * (1.0 - _ramp(abs(above), 0.006, 0.018))
+    if crow > 0:
+        tilt += crow * math.sin(math.atan2(above, corner) * 16.0 + phase)
+    return tilt
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 def paint_skin(paint, volume, at, color):  # pragma: no cover - compiled
     """Write the reflectance of a point of the skin; return gloss, its sharpness, hair's share, and two tilts."""
     x, y, z = at[0], at[1], at[2]
@@ -117,13 +154,7 @@ def paint_skin(paint, volume, at, color):  # pragma: no cover - compiled
         spot = _ramp(r2 + 0.4 * r1, 1.1, 1.9) * (0.3 + at[RED]) * paint[P_FRECKLES, 0]
         for c in range(3):
             color[c] *= 1.0 - min(spot, 0.9) * (0.35 + 0.15 * c)
-    _mix(color, paint, P_MAKEUP, at[LID] * (0.25 * paint[P_LID_SHADE, 0] + 0.75 * paint[P_MAKEUP_SHARE, 0]))
-    _mix(color, paint, P_HAIR, min(at[STUBBLE] * paint[P_STUBBLE, 0] * max(0.0, 0.55 + 0.16 * n2 + 0.12 * n1), 0.85))
-    lips = _ramp(at[LIPS], 0.25, 0.8)
-    _mix(color, paint, P_LIPS, lips * paint[P_LIP_SHARE, 0] * (1.0 + 0.08 * n2))
-    _mix(color, paint, P_MOUTH, _ramp(at[IN_MOUTH], 0.3, 0.9))
-    _mix(color, paint, P_BROW, _brow(paint, x, y, z, 0.6 * n2 + 0.6 * r2))
-    _mix(color, paint, P_BROW, min(at[LASH] * paint[P_LASH, 0], 0.9) * 0.9)
+    lips = _paint_masks(paint, at, color, n1, n2, 0.6 * n2 + 0.6 * r2)
     hair = _hair(paint, at, n1, n2)
     if hair > 0:
         s0, s1, _, _ = _noise(volume, x * 420.0 + o1, y * 90.0 + o0, z * 300.0 + o2)
@@ -134,15 +165,7 @@ def paint_skin(paint, volume, at, color):  # pragma: no cover - compiled
     tilt_x = paint[P_BUMP, 0] * u1 + paint[P_BUMP, 1] * u2
     tilt_y = paint[P_BUMP, 0] * v1 + paint[P_BUMP, 1] * v2
     if paint[P_WRINKLES, 0] > 0:
-        # Lines across the forehead, and from the outer corners of the eyes.
-        above = y - paint[P_LEFT_EYE, 1]
-        brow = _ramp(above, 0.022, 0.032) * (1.0 - _ramp(above, 0.055, 0.07)) * _ramp(z, 0.03, 0.05)
-        tilt_y += paint[P_WRINKLES, 0] * brow * math.sin(y * 700.0 + 1.6 * n0 + abs(x) * 40.0) * max(0.0, 0.5 + n1)
-        corner = abs(x) - paint[P_LEFT_EYE, 0]
-        crow = (
-            _ramp(corner, 0.014, 0.02) * (1.0 - _ramp(corner, 0.028, 0.036)) * (1.0 - _ramp(abs(above), 0.006, 0.018))
-        )
-        tilt_y += paint[P_WRINKLES, 0] * crow * math.sin(math.atan2(above, corner) * 16.0 + n0)
+        tilt_y += paint[P_WRINKLES, 0] * _wrinkles(paint, x, y, z, n0, n1)
     gloss = (0.25 + 0.75 * paint[P_OIL, 0] * (0.35 + at[OILY])) * (1.0 - 0.7 * hair) + 0.6 * lips * paint[P_OIL, 0]
     return gloss, 14.0 + 30.0 * paint[P_OIL, 0] + 30.0 * lips, hair, tilt_x, tilt_y
 
@@ -219,24 +242,30 @@ def paint_cloth(paint, volume, at, color):  # pragma: no cover - compiled
     return 0.22 * u0, 0.22 * v0
 
 
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
+def _cell(value, last):  # pragma: no cover - compiled
+    return np.uint32(min(max(value, np.float32(0)), last))
+
+
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _lit(shadow, from_cam, numbers, x, y, z):  # pragma: no cover - compiled
     """Return how much of the shadowed lamp reaches a point in camera space, 0 to 1."""
     if numbers[L_STRENGTH] <= 0:
         return 1.0
-    t = from_cam
+    t, x, y, z = from_cam, np.float32(x), np.float32(y), np.float32(z)
     u = t[0, 0] * x + t[0, 1] * y + t[0, 2] * z + t[0, 3]
     v = t[1, 0] * x + t[1, 1] * y + t[1, 2] * z + t[1, 3]
     w = t[2, 0] * x + t[2, 1] * y + t[2, 2] * z + t[2, 3] + numbers[L_BIAS]
-    size = shadow.shape[0]
-    shut = 0.0
-    for i in range(3):
-        for j in range(3):
-            column = int(u + (j - 1) * numbers[L_BLUR])
-            row = int(v + (i - 1) * numbers[L_BLUR])
-            if 0 <= row < size and 0 <= column < size:
-                over = (shadow[row, column] - w) / numbers[L_FADE]
-                shut += min(max(over, 0.0), 1.0)
+    blur, per_fade = numbers[L_BLUR], np.float32(1) / numbers[L_FADE]
+    zero, one, last = np.float32(0), np.float32(1), np.float32(shadow.shape[0] - 1)
+    # The map's border is empty, and so is what lies beyond it.
+    a, b, c = _cell(u - blur, last), _cell(u, last), _cell(u + blur, last)
+    shut = zero
+    for i in range(-1, 2):
+        row = _cell(v + np.float32(i) * blur, last)
+        shut += min(max((shadow[row, a] - w) * per_fade, zero), one)
+        shut += min(max((shadow[row, b] - w) * per_fade, zero), one)
+        shut += min(max((shadow[row, c] - w) * per_fade, zero), one)
     return 1.0 - numbers[L_STRENGTH] * shut / 9.0
 
 
@@ -303,7 +332,7 @@ def sample(surface, camera, paint, lamp, volume, n, rows, pixel, place, hair):  
     float32 (H, W, 3); ``hair`` float32 (H, W). The rasterised arrays have n x n samples a pixel.
 
     Returns:
-        The number of samples: one for pixels on a surface without a step, n x n for others.
+        The number of samples: one, in the middle, for pixels on a surface without a step, n x n for others.
     """
     corners, faces, material, triangle, inverse_depth, attributes = surface
     shadow, from_cam, numbers = lamp
@@ -316,19 +345,19 @@ def sample(surface, camera, paint, lamp, volume, n, rows, pixel, place, hair):  
             smooth = _is_smooth(inverse_depth, top, left, n)
             if smooth:
                 bottom, right = top + 1, left + 1
-            share = 1.0 if smooth else 1.0 / (n * n)
+            share, middle = (1.0, 0.5 * n) if smooth else (1.0 / (n * n), 0.5)
             for i in range(top, bottom):
                 for j in range(left, right):
                     f = triangle[i, j]
                     if f < 0:
                         continue
                     ia, ib, ic = faces[f, 0], faces[f, 1], faces[f, 2]
-                    wa, wb, wc, inverse = weights_at(corners, ia, ib, ic, j + 0.5, i + 0.5)
+                    wa, wb, wc, inverse = weights_at(corners, ia, ib, ic, j + middle, i + middle)
                     wa, wb, wc = np.float32(wa), np.float32(wb), np.float32(wc)
                     for k in range(at.shape[0]):
                         at[k] = wa * attributes[ia, k] + wb * attributes[ib, k] + wc * attributes[ic, k]
                     z = 1.0 / inverse
-                    x, y = (j + 0.5 - camera[2]) * per_x * z, (i + 0.5 - camera[3]) * per_y * z
+                    x, y = (j + middle - camera[2]) * per_x * z, (i + middle - camera[3]) * per_y * z
                     painted = _paint_sample(paint, volume, material[f], at, color)
                     _write(rows, count, at, color, painted, x, y, z)
                     rows[ROW_LIT, count] = _lit(shadow, from_cam, numbers, x, y, z)

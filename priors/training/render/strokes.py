@@ -110,48 +110,56 @@ def draw_tubes(
         gloss: strength of the highlight.
         code: value for ``kind``.
     """
-    height, width = depth.shape
     for n in range(starts.shape[0]):
-        ax, ay, az = starts[n, 0], starts[n, 1], starts[n, 2]
-        ux, uy, uz = ends[n, 0] - ax, ends[n, 1] - ay, ends[n, 2] - az
-        widest = max(radii[n, 0], radii[n, 1]) + 0.5
-        left = max(0, int(math.floor(min(ax, ax + ux) - widest)))
-        right = min(width - 1, int(math.ceil(max(ax, ax + ux) + widest)))
-        top = max(0, int(math.floor(min(ay, ay + uy) - widest)))
-        bottom = min(height - 1, int(math.ceil(max(ay, ay + uy) + widest)))
-        length2 = ux * ux + uy * uy + 1e-6
         # A tube that goes on from the last one has no round start of its own, which would show as a ring.
-        goes_on = n > 0 and ends[n - 1, 0] == ax and ends[n - 1, 1] == ay
-        for row in range(top, bottom + 1):
-            py = row + 0.5 - ay
-            for column in range(left, right + 1):
-                px = column + 0.5 - ax
-                t = (px * ux + py * uy) / length2
-                if goes_on and t < 0.0:
-                    continue
-                t = min(max(t, 0.0), 1.0)
-                dx, dy = px - t * ux, py - t * uy
-                radius = max(radii[n, 0] + t * (radii[n, 1] - radii[n, 0]), 0.3)
-                distance = math.sqrt(dx * dx + dy * dy)
-                alpha = min(radius - distance + 0.5, 1.0)
-                z = az + t * uz
-                if alpha <= 0.05 or z > depth[row, column] + nearer:
-                    continue
-                reach = min(distance / (radius + 0.5), 1.0)
-                nx, ny = dx / (radius + 0.5), dy / (radius + 0.5)
-                nz = -math.sqrt(max(1.0 - reach * reach, 0.0))
-                facing = max(nx * light[0, 0] + ny * light[0, 1] + nz * light[0, 2], 0.0)
-                # Half vector of the light and a camera far away.
-                hx, hy, hz = light[0, 0], light[0, 1], light[0, 2] - 1.0
-                half = max((nx * hx + ny * hy + nz * hz) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-6), 0.0)
-                shine = gloss * half**30
-                for c in range(3):
-                    lit = colors[n, c] * math.sqrt(light[2, c] * (0.5 - 0.5 * nz) + light[1, c] * facing) + shine
-                    old = image[row, column, c]
-                    image[row, column, c] = old + alpha * (min(lit, 1.0) - old)
-                if alpha > 0.5:
-                    kind[row, column] = code
-                    depth[row, column] = min(z, depth[row, column])
+        goes_on = n > 0 and ends[n - 1, 0] == starts[n, 0] and ends[n - 1, 1] == starts[n, 1]
+        tube = starts[n], ends[n], radii[n], colors[n]
+        _draw_tube(image, kind, depth, tube, goes_on, light, nearer, gloss, code)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _draw_tube(image, kind, depth, tube, goes_on, light, nearer, gloss, code):  # pragma: no cover - compiled
+    """Draw one tube: its start and end (3,), radii (2,) and colour (3,); without a round start where it goes on."""
+    height, width = depth.shape
+    start, end, radius_at, color = tube
+    ax, ay, az = start[0], start[1], start[2]
+    ux, uy, uz = end[0] - ax, end[1] - ay, end[2] - az
+    widest = max(radius_at[0], radius_at[1]) + 0.5
+    left = max(0, int(math.floor(min(ax, ax + ux) - widest)))
+    right = min(width - 1, int(math.ceil(max(ax, ax + ux) + widest)))
+    top = max(0, int(math.floor(min(ay, ay + uy) - widest)))
+    bottom = min(height - 1, int(math.ceil(max(ay, ay + uy) + widest)))
+    length2 = ux * ux + uy * uy + 1e-6
+    for row in range(top, bottom + 1):
+        py = row + 0.5 - ay
+        for column in range(left, right + 1):
+            px = column + 0.5 - ax
+            t = (px * ux + py * uy) / length2
+            if goes_on and t < 0.0:
+                continue
+            t = min(max(t, 0.0), 1.0)
+            dx, dy = px - t * ux, py - t * uy
+            radius = max(radius_at[0] + t * (radius_at[1] - radius_at[0]), 0.3)
+            distance = math.sqrt(dx * dx + dy * dy)
+            alpha = min(radius - distance + 0.5, 1.0)
+            z = az + t * uz
+            if alpha <= 0.05 or z > depth[row, column] + nearer:
+                continue
+            reach = min(distance / (radius + 0.5), 1.0)
+            nx, ny = dx / (radius + 0.5), dy / (radius + 0.5)
+            nz = -math.sqrt(max(1.0 - reach * reach, 0.0))
+            facing = max(nx * light[0, 0] + ny * light[0, 1] + nz * light[0, 2], 0.0)
+            # Half vector of the light and a camera far away.
+            hx, hy, hz = light[0, 0], light[0, 1], light[0, 2] - 1.0
+            half = max((nx * hx + ny * hy + nz * hz) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-6), 0.0)
+            shine = gloss * half**30
+            for c in range(3):
+                lit = color[c] * math.sqrt(light[2, c] * (0.5 - 0.5 * nz) + light[1, c] * facing) + shine
+                old = image[row, column, c]
+                image[row, column, c] = old + alpha * (min(lit, 1.0) - old)
+            if alpha > 0.5:
+                kind[row, column] = code
+                depth[row, column] = min(z, depth[row, column])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

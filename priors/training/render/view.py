@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from flame.camera import Intrinsics, project
 from priors.face_crop import FaceCrop, ray_from_cam
@@ -68,7 +67,10 @@ def place_head(landmarks: np.ndarray, rng: np.random.Generator, size_px: int) ->
 
 def _rotation(turn: np.ndarray) -> np.ndarray:
     """Return the rotation (3, 3) of a yaw, pitch and roll in head axes."""
-    yaw, pitch, roll = (Rotation.from_euler(axis, angle).as_matrix() for axis, angle in zip("yxz", turn, strict=True))
+    (cos_y, cos_x, cos_z), (sin_y, sin_x, sin_z) = np.cos(turn), np.sin(turn)
+    yaw = ((cos_y, 0, sin_y), (0, 1, 0), (-sin_y, 0, cos_y))
+    pitch = ((1, 0, 0), (0, cos_x, -sin_x), (0, sin_x, cos_x))
+    roll = np.array(((cos_z, -sin_z, 0), (sin_z, cos_z, 0), (0, 0, 1)))
     return roll @ yaw @ pitch
 
 

@@ -150,6 +150,10 @@ def test_reduced_labels_are_means_of_whole_blocks(picture: LabelledPicture) -> N
     blocks = picture.labels.place.reshape(48, 2, 48, 2, 3).swapaxes(1, 2).reshape(48, 48, 4, 3)
     np.testing.assert_allclose(small.place[small.valid], blocks.mean(axis=2)[small.valid], atol=1e-6)
     assert small.valid.sum() > 0.8 * picture.labels.valid.sum() / 4
+    uv = picture.labels.uv.reshape(48, 2, 48, 2, 2).swapaxes(1, 2).reshape(48, 48, 4, 2)
+    whole = small.valid & (np.ptp(uv, axis=2) < 0.05).all(axis=-1)
+    assert whole.sum() > 0.9 * small.valid.sum()
+    np.testing.assert_allclose(small.uv[whole], uv.mean(axis=2)[whole], atol=1e-6)
     assert not small.valid[np.isnan(blocks).any(axis=(2, 3))].any()
     np.testing.assert_allclose(np.linalg.norm(small.normals_cam[small.valid], axis=-1), 1, atol=1e-5)
     assert (small.normals_cam[~small.valid] == 0).all()

@@ -194,8 +194,8 @@ class FakeDiffusion:
     def decode(self, latents: np.ndarray) -> np.ndarray:
         return latents[:, :3].repeat(8, axis=2).repeat(8, axis=3)
 
-    def sample(self, condition: np.ndarray, **options: object) -> np.ndarray:
-        self.calls.append({"condition": condition, **options})
+    def sample(self, condition: np.ndarray, sampling: ic_light.Sampling) -> np.ndarray:
+        self.calls.append({"condition": condition, **vars(sampling)})
         return condition[:, :4]
 
 

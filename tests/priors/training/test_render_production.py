@@ -8,7 +8,7 @@ import pytest
 from flame.errors import InputError
 from priors.training.render.__main__ import main
 from priors.training.render.production import RenderOptions, render_shards
-from priors.training.shards import INDEX_NAME, ShardReader
+from priors.training.shards import INDEX_NAME, ShardIndex, ShardReader
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,15 @@ def test_an_interrupted_run_is_usable_and_continues(options: RenderOptions, tmp_
     assert index.shards == ShardReader(options.out).index.shards
     assert (out / "shard-000000.tar").stat().st_mtime_ns == stamp
     assert not list(out.glob("*.part"))
+
+
+def test_pictures_of_another_renderer_are_not_continued(options: RenderOptions, tmp_path: Path):
+    index = ShardIndex.read(options.out)
+    version = index.configuration["renderer"]
+    older = replace(index, configuration={**index.configuration, "renderer": version - 1}, shards=())
+    older.write(tmp_path)
+    with pytest.raises(InputError, match=f"holds data of renderer {version - 1}, not {version}; choose another folder"):
+        render_shards(replace(options, out=tmp_path))
 
 
 def test_users_errors_are_one_line(options: RenderOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
