@@ -69,8 +69,11 @@ that exact maps outvote them. Vertices near the outline that cannot be seen find
 _LANDMARK_MAPS_ENERGY = replace(DENSE_ENERGY, uv_cap=20 / 256, normal=200.0, identity=0.15, expression=0.05)
 """For maps drawn from landmarks, whose faults are large and shared by all pixels: priors count for more."""
 
-NETWORK_ENERGY = replace(DENSE_ENERGY, identity=4.0, expression=0.1)
-"""For maps of networks, which err by degrees and pixels: the identity stays nearer to what the landmarks suggest."""
+NETWORK_ENERGY = replace(
+    DENSE_ENERGY, uv=500.0, uv_pixel=0.0, normal=1000.0, correspondences=400.0, identity=20.0, expression=1.0
+)
+"""For maps of networks, which err by some degrees and pixels, and as one: landmarks say where the face is, maps how its
+surface runs, and the identity stays near what both suggest by themselves."""
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
