@@ -26,7 +26,8 @@ ALL = Unknowns(neck=True, eyes=True)
 PLAIN_TERMS = tuple(
     field.name
     for field in fields(EnergyConfig)
-    if field.name not in ("uv_max_distance", "uv_cap", "uv_is_subpixel", "normal_cap", "smoothness")
+    if field.name
+    not in ("uv_max_distance", "uv_cap", "uv_is_subpixel", "normal_cap", "correspondence_width", "smoothness")
 )
 SMOOTH_TERMS = tuple(f"smooth_{field.name}" for field in fields(SmoothnessConfig))
 
@@ -154,12 +155,13 @@ def test_total_is_the_sum_of_the_terms(toy_scene: DenseScene) -> None:
 
 
 def test_terms_without_evidence_are_left_out(toy_scene: DenseScene) -> None:
-    bare = replace(toy_scene.problem, foreground=None, landmarks=None, irises=None, lids=None, previous=None)
+    points = dict.fromkeys(("landmarks", "correspondences", "irises", "lids"))
+    bare = replace(toy_scene.problem, foreground=None, previous=None, **points)
     bare = replace(bare, lookups=VertexLookups(np.empty(0, np.int64), np.empty((0, 2))))
     bare = replace(bare, maps=replace(bare.maps, uv=np.full_like(bare.maps.uv, np.nan)))
     energy = replace(EnergyConfig(), **dict.fromkeys(PLAIN_TERMS, 1.0), smoothness=SmoothnessConfig(jaw=2.0))
     found = set(ReferenceEnergy(bare, energy).terms(toy_scene.beside()))
-    absent = {"uv", "uv_pixel", "silhouette", "landmarks", "iris", "eye_closure"}
+    absent = {"uv", "uv_pixel", "silhouette", "landmarks", "correspondences", "iris", "eye_closure"}
     assert found == set(PLAIN_TERMS) - absent
 
 
