@@ -37,8 +37,8 @@ from priors.evidence import DenseMaps, FaceRegion
 from priors.face_crop import MARGIN, SHIFT_UP, ray_from_cam
 from priors.face_landmarker import REGION_SCALE
 from priors.mediapipe import PRESENCE_THRESHOLD
+from priors.pixel_kinds import Kind
 from priors.placed_maps import with_camera_normals
-from priors.training.labels import Kind
 from priors.training.shards import ShardReader
 
 Predictor = Callable[[np.ndarray], "DenseMaps | None"]

@@ -17,6 +17,7 @@ from flame.camera import Intrinsics
 from flame.shading import normals_to_rgb
 from priors.commons import WEIGHTS_FILE, CommonsNetwork
 from priors.face_crop import ray_from_cam
+from priors.pixel_kinds import Kind
 from priors.training.render.renderer import Renderer
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +43,7 @@ def main() -> None:
         maps = network(drawn.image)
         turn = ray_from_cam(Intrinsics(**drawn.meta["intrinsics"]))
         shown = maps.mask[..., None]
-        true_uv = np.where((drawn.labels.kind == 1)[..., None], drawn.labels.uv, np.nan)
+        true_uv = np.where((drawn.labels.kind == Kind.SKIN)[..., None], drawn.labels.uv, np.nan)
         assert maps.normal_trust is not None
         tiles = (
             drawn.image / 255,
@@ -52,7 +53,7 @@ def main() -> None:
             uv_colors(true_uv),
             np.repeat(np.where(shown, maps.normal_trust[..., None] / 2, 0), 3, axis=-1),
         )
-        sized = [cv2.resize(np.float32(tile), (TILE, TILE), interpolation=cv2.INTER_AREA) for tile in tiles]
+        sized = [cv2.resize(np.asarray(tile, np.float32), (TILE, TILE), interpolation=cv2.INTER_AREA) for tile in tiles]
         rows.append(np.concatenate(sized, axis=1))
     sheet = np.clip(np.concatenate(rows), 0, 1)
     Image.fromarray((255 * sheet + 0.5).astype(np.uint8)).save(ROOT / "docs" / "commons_network.jpg", quality=88)

@@ -12,12 +12,10 @@ if TYPE_CHECKING:
     from flame.rasterizer import Backend
     from priors.evidence import Prior
 
-__all__ = ["MAP_PRIORS", "PRIOR_NAMES", "create_prior"]
+__all__ = ["PRIOR_NAMES", "create_prior"]
 
 PRIOR_NAMES = ("mediapipe", "pixel3dmm", "commons")
 """Names that `create_prior` takes."""
-MAP_PRIORS = ("pixel3dmm", "commons")
-"""Those whose dense maps say more than their landmarks do; fits of landmarks alone make no use of them."""
 
 
 def create_prior(
@@ -43,7 +41,7 @@ def create_prior(
     if name == "mediapipe":
         if weights is not None:
             raise InputError(
-                f"--weights {weights}: prior 'mediapipe' has its own; they are for {' and '.join(MAP_PRIORS)}"
+                f"--weights {weights}: prior 'mediapipe' has its own; they are for {' and '.join(PRIOR_NAMES[1:])}"
             )
         from priors.mediapipe import MediaPipePrior
 

@@ -17,13 +17,13 @@ from priors.mediapipe import MediaPipePrior
 from priors.network_prior import NetworkPrior
 from priors.networks.compact import PLACE_SCALE
 from priors.networks.weights import load_card, load_network
+from priors.pixel_kinds import Kind
 from priors.prior_surface import MapSurface
 from priors.surface_anchor import load_surface_anchor
 from priors.template_lookup import TemplateLookup
 
 WEIGHTS_FILE = Path(__file__).parent / "assets" / "commons_network.safetensors"
-_SKIN, _FACE = 1, (1, 2, 3)
-"""Skin, and skin, eye and mouth, of ``priors.training.labels.Kind``."""
+_FACE = (Kind.SKIN, Kind.EYE, Kind.MOUTH)
 _USUAL_PLACE_ERROR_M, _USUAL_NORMAL_ERROR = 2.0e-3, 0.12
 """Expected errors that count as ordinary: metres on the template, length of the difference of unit normals."""
 _MOST_TRUST = 2.0
@@ -87,7 +87,7 @@ class CommonsNetwork:
     def __call__(self, picture: np.ndarray) -> DenseMaps:
         """Return maps in ray space at half the size of a picture, RGB uint8 (S, S, 3)."""
         found = self._look(picture)
-        mask = found["kind"].argmax(axis=0) == _SKIN
+        mask = found["kind"].argmax(axis=0) == Kind.SKIN
         normals = np.moveaxis(found["normals"], 0, -1)
         normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
         place = np.moveaxis(found["place"], 0, -1) * np.float32(PLACE_SCALE)

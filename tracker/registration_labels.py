@@ -17,8 +17,9 @@ from flame.rasterizer import interpolate, rasterize
 from flame.shading import vertex_normals
 from flame.surface import SurfacePoints
 from priors.landmark_topology import NUM_MESH_LANDMARKS, landmark_topology
+from priors.pixel_kinds import Kind
 from priors.training.augmentation import UNKNOWN
-from priors.training.labels import Kind, LabelMaps
+from priors.training.labels import LabelMaps
 
 REACH_M = 0.025
 """Skin further from every landmark is where the fit only guesses; nothing is said of its place."""

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flame.errors import InputError
+from priors.pixel_kinds import Kind
 
 PLACE_SCALE = 0.1
 """Metres per unit of the network's places on the template."""
-NUM_KINDS = 6
+NUM_KINDS = len(Kind)
 _STRIDE = 2
 _HEADS = {"place": 3, "log_sigma_place": 1, "normals": 3, "log_sigma_normals": 1, "kind": NUM_KINDS}
 _PICTURE_MEAN, _PICTURE_STD = 0.45, 0.25

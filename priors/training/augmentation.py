@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from flame.camera import Intrinsics
-from priors.training.labels import Kind, LabelMaps
+from priors.pixel_kinds import Kind
+from priors.training.labels import LabelMaps
 from priors.training.settings import AugmentationSettings
 
 UNKNOWN = 255

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 
@@ -12,23 +11,6 @@ from flame.errors import InputError
 
 _UV_STEPS = 65535
 _NORMAL_STEPS = 127
-
-
-class Kind(IntEnum):
-    """Tell what a pixel shows."""
-
-    BACKGROUND = 0
-    """Anything behind the head; clothes and shoulders, too."""
-    SKIN = 1
-    """The head's surface, brows and lips included."""
-    EYE = 2
-    """An eyeball."""
-    MOUTH = 3
-    """The inside of the mouth."""
-    HAIR = 4
-    """Scalp hair or a beard over the head; the labels are those of the surface below, where there is one."""
-    COVER = 5
-    """A thing in front: a hand, glasses, a cup; no other labels."""
 
 
 @dataclass(frozen=True, eq=False)

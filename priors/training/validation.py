@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priors.pixel_kinds import Kind
 from priors.training.batches import BatchShape, DataSet, as_arrays, read_picture, stack
-from priors.training.labels import Kind
 from priors.training.losses import total_loss
 from priors.training.settings import LossSettings
 

@@ -19,7 +19,8 @@ from priors.dense_rendering import render_dense_maps
 from priors.dense_surface import DenseSurface
 from priors.evidence import DenseMaps
 from priors.face_crop import ray_from_cam
-from priors.training.labels import Kind, LabelMaps
+from priors.pixel_kinds import Kind
+from priors.training.labels import LabelMaps
 from priors.training.shards import ShardIndex, encode_sample, shard_name, write_shard
 
 CAMERA = Intrinsics(600.0, 600.0, 150.0, 100.0, 256, 256)

@@ -16,8 +16,8 @@ from flame.camera import project, transform
 from flame.closest_point import ClosestPoint
 from flame.errors import InputError
 from priors.foreground import ForegroundSegmenter
+from priors.pixel_kinds import Kind
 from priors.training.augmentation import UNKNOWN
-from priors.training.labels import Kind
 from priors.training.shards import ShardReader
 from tests.tracker.face_clips import photograph, portrait, wall, write_video
 from tracker.api import Options

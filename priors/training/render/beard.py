@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render.canvas import Canvas
 from priors.training.render.hair import random_color
 from priors.training.render.noise_tiles import clouds, grain

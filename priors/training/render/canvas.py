@@ -8,7 +8,7 @@ import numpy as np
 
 from flame.rasterizer import rasterize
 from flame.shading import vertex_normals
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render.head_frame import HeadFrame, Light
 from priors.training.render.strokes import draw_locks, draw_tubes, take_mesh
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render.backgrounds import random_background, random_colors
 from priors.training.render.canvas import Canvas
 from priors.training.render.headwear import grid_faces

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render.backgrounds import random_colors
 from priors.training.render.canvas import Canvas
 from priors.training.render.head_frame import BRIDGE_LANDMARKS

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render import hair_kernels
 from priors.training.render.canvas import Canvas
 from priors.training.render.head_frame import LINE_FRONT, LINE_HEIGHT, SKULL_CENTER, hair_height

@@ -12,7 +12,8 @@ import numpy as np
 from flame.camera import Intrinsics
 from flame.rasterizer import NEAR_METRES, Backend, cpu, rasterize
 from flame.rasterizer.cpu import weights_at
-from priors.training.labels import Kind, LabelMaps
+from priors.pixel_kinds import Kind
+from priors.training.labels import LabelMaps
 
 _MOST_CUT = 0.3
 _REPEATED_SHARE = 0.3

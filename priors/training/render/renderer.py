@@ -14,7 +14,8 @@ from flame.rasterizer import Backend, check_backend
 from flame.shading import vertex_normals
 from flame.surface import NECK
 from priors.landmark_embedding import load_embedding
-from priors.training.labels import Kind, LabelMaps
+from priors.pixel_kinds import Kind
+from priors.training.labels import LabelMaps
 from priors.training.render.backgrounds import random_background
 from priors.training.render.color import linear_from_srgb
 from priors.training.render.covers import UNTOUCHED, CoverChances, add_covers

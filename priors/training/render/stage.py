@@ -11,7 +11,7 @@ from flame.model import HeadModel
 from flame.rasterizer import Backend
 from flame.shading import screen_occlusion
 from flame.surface import SurfacePoints
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render import sample_kernels as kernels
 from priors.training.render.body import Body, Teeth
 from priors.training.render.exposure import SampleBuffer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render.backgrounds import random_background, random_colors
 from priors.training.render.canvas import Canvas
 from priors.training.render.hands import draw_hand

@@ -13,7 +13,8 @@ from flame.model import HeadModel
 from flame.rasterizer import interpolate
 from flame.shading import STUDIO, vertex_normals
 from priors.painted_head import PALETTES, PaintedHead
-from priors.training.labels import Kind, LabelMaps
+from priors.pixel_kinds import Kind
+from priors.training.labels import LabelMaps
 from priors.training.shards import ShardIndex, encode_sample, shard_name, write_shard
 
 SIDE = 64

@@ -14,6 +14,7 @@ from flame.loading import load_head
 from flame.model import HeadModel
 from priors.face_crop import ray_from_cam
 from priors.networks.flip import UvMirror
+from priors.pixel_kinds import Kind
 from priors.training.augmentation import UNKNOWN, LabelledPicture, augment, mirrored, warped
 from priors.training.batches import (
     BatchLoader,
@@ -26,7 +27,7 @@ from priors.training.batches import (
     resized_labels,
     step_slices,
 )
-from priors.training.labels import Kind, LabelMaps
+from priors.training.labels import LabelMaps
 from priors.training.settings import NO_AUGMENTATION, AugmentationSettings
 from tests.priors.training.painted_shards import PaintedSamples
 from tests.toy_head import make_toy_head

@@ -12,7 +12,7 @@ from flame.loading import load_head
 from flame.shading import STUDIO
 from priors.landmark_embedding import look_at_face, pose_vertices
 from priors.painted_head import PALETTES, PaintedHead
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render.canvas import Canvas
 from priors.training.render.covers import UNTOUCHED, CoverChances, HeadFrame, HeadGuide, Light, add_covers
 from priors.training.render.glasses import GlassesStyle, draw_glasses

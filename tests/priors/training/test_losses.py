@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.losses import (
     SIGMA_BOUNDS,
     distance,

@@ -8,7 +8,8 @@ import pytest
 from flame.camera import Intrinsics
 from flame.loading import load_head
 from flame.shading import vertex_normals
-from priors.training.labels import Kind, LabelMaps
+from priors.pixel_kinds import Kind
+from priors.training.labels import LabelMaps
 from priors.training.render.labelling import covered, cut_at_border
 from priors.training.render.renderer import Renderer
 from priors.training.render.view import place_head

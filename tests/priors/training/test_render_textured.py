@@ -6,7 +6,7 @@ import pytest
 from flame.camera import Intrinsics
 from flame.errors import InputError
 from flame.shading import vertex_normals
-from priors.training.labels import Kind
+from priors.pixel_kinds import Kind
 from priors.training.render.labelling import LabelledMesh
 from priors.training.render.light import random_light
 from priors.training.render.textured import flat_light, render_mesh

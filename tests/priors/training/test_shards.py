@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from flame.errors import AssetMissingError, InputError
-from priors.training.labels import Kind, LabelMaps
+from priors.pixel_kinds import Kind
+from priors.training.labels import LabelMaps
 from priors.training.shards import INDEX_NAME, ShardIndex, ShardReader, encode_sample, shard_name, write_shard
 
 IMAGE_PX, LABELS_PX = 32, 16
