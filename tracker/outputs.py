@@ -70,7 +70,7 @@ class ClipOutput:
         self._save_after = time.monotonic() + _SAVE_EVERY_SECONDS
         self._is_empty = True
         draws = self._folder is not None and options.overlay
-        self._painter = Painter(toolkit, cast, options) if draws else None
+        self._painter = Painter.of_run(toolkit, cast, options) if draws else None
         self._video: VideoWriter | None = None
 
     def __enter__(self) -> ClipOutput:
@@ -163,6 +163,7 @@ def describe(
         "seconds": round(seconds, 3),
         "source": {
             "path": str(info.path),
+            "absolute_path": str(info.path.resolve()),
             "kind": info.kind,
             "sha256": info.content_sha256,
             "width": info.width,

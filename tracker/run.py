@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import logging
-import os
-import signal
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from flame.errors import UserError
-from tracker.system_check import check_python_packages, check_system_libraries
+from tracker.command_line import EXIT_USER_ERROR, Interruption, Parser, run_command, say, show_steps
+from tracker.export.arguments import add_export_options, add_panel_options, describe, export_options
+from tracker.export.formats import FORMATS, Format, find_formats
 
 if TYPE_CHECKING:
     from configs import Config
     from tracker.api import Options, Progress
     from tracker.result import Track
 
-EXIT_USER_ERROR = 2
 EXIT_NO_FACE = 3
-EXIT_INTERRUPTED = 130
 
 _EPILOG = """\
 examples:
@@ -45,26 +41,9 @@ Exit status: 0 tracked, 2 an input or an option cannot be used, 3 no face was fo
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Say in one line what is wrong with the command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error with a suggestion and end with the status of user errors."""
-        unknown, _, rest = message.partition(": ")[2].partition(" ")
-        if message.startswith("unrecognized arguments"):
-            near = difflib.get_close_matches(unknown.partition("=")[0], list(self._option_string_actions), n=1)
-            message = f"unknown option {unknown}" + (f" {rest}" if rest else "")
-            message += f"; did you mean {near[0]}?" if near else ""
-        if message.endswith(": expected one argument"):
-            # What begins with a minus sign and is no plain number is taken for another option.
-            option = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
-            message += f"; one that begins with - is written {option}=VALUE"
-        self.exit(EXIT_USER_ERROR, f"error: {message} (python -m tracker.run --help lists the options)\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m tracker.run",
         description="Track faces: fit a FLAME-format head to every frame of a video, an image or a folder of images.",
         epilog=_EPILOG,
@@ -86,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--principal-point", type=_point, metavar="X,Y", help="optical centre, pixels (default: the image's centre)"
     )
     parser.add_argument("--no-overlay", action="store_true", help="write parameters only")
-    parser.add_argument("--panels", action="store_true", help="overlay: input, normals, vertices, overlay, mesh")
+    add_panel_options(parser)
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run and dense maps are drawn"
     )
@@ -99,6 +78,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of a preset"
     )
+    parser.add_argument(
+        "--export",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME...]",
+        help=f"write {', '.join(FORMATS)} or all into OUT/export; python -m tracker.export does so afterwards and "
+        "tells what each is",
+    )
+    add_export_options(parser)
     return parser
 
 
@@ -142,47 +130,16 @@ def _point(text: str) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = build_parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        # A file name may hold bytes that are no text here.
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # Damaged EXIF counts as none; what the pictures' reader has to say about it helps nobody.
     warnings.filterwarnings("ignore", message="Corrupt EXIF data")
-    report = _Report()
-    try:
-        with _answering_signals(report), _quiet_sources():
-            check_python_packages()
-            check_system_libraries()
+    interruption = Interruption()
+    report = _Report(interruption)
+
+    def run() -> int:
+        with _quiet_sources():
             return _run(options, report)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except (KeyboardInterrupt, SystemError) as error:
-        # Ctrl-C inside compiled code comes out as a SystemError.
-        if isinstance(error, SystemError) and not report.was_interrupted:
-            raise
-        report.interrupt()
-        return EXIT_INTERRUPTED
 
-
-@contextlib.contextmanager
-def _answering_signals(report: _Report) -> Iterator[None]:
-    """Let a kill end the run as Ctrl-C does; what is ignored (after ``nohup`` or ``&``) stays ignored."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        report.was_interrupted = True
-        raise KeyboardInterrupt
-
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    heard = {each: handler for each, handler in before.items() if handler not in (None, signal.SIG_IGN)}
-    for each in heard:
-        signal.signal(each, interrupt)
-    try:
-        yield
-    finally:
-        for each, handler in heard.items():
-            # Whoever presses again after an interruption gets what happens anyway: the end of the program.
-            signal.signal(each, signal.SIG_IGN if report.was_interrupted else handler)
+    return run_command(run, report.interrupt, interruption)
 
 
 @contextlib.contextmanager
@@ -217,21 +174,25 @@ def _run(arguments: argparse.Namespace, report: _Report) -> int:
         principal_point_px=arguments.principal_point,
         overlay=not arguments.no_overlay,
         panels=arguments.panels,
+        layout=arguments.layout,
         device=arguments.device,
         config=override(_preset(arguments.preset, arguments.prior), arguments.settings),
     )
+    exports = _Exports(arguments, report)
     inputs = [Path(item) for item in arguments.inputs]
     folders = output_folders(inputs, arguments.output)
     report.begin(options, arguments.output or ", ".join(str(folder) for folder in folders))
     try:
         tracks = track_many(
-            inputs, folders, on_frame=report.advance, on_done=report.finish, on_error=report.fail, options=options
+            inputs, folders, on_frame=report.advance, on_done=exports.finish, on_error=report.fail, options=options
         )
     finally:
         report.close()
     if report.num_failed:
         if len(inputs) > 1:
             print(f"error: {report.num_failed} of {len(inputs)} inputs could not be tracked", file=sys.stderr)
+        return EXIT_USER_ERROR
+    if exports.num_failed:
         return EXIT_USER_ERROR
     return 0 if all(track.is_tracked.any() for track in tracks) else EXIT_NO_FACE
 
@@ -256,13 +217,52 @@ def output_folders(inputs: Sequence[Path], output: str | None) -> list[Path]:
     return [Path(output)] if len(inputs) == 1 else [Path(output) / name for name in names]
 
 
+class _Exports:
+    """Write what ``--export`` asks for as soon as an input is tracked."""
+
+    def __init__(self, arguments: argparse.Namespace, report: _Report) -> None:
+        """Check the formats and their options before anything is tracked.
+
+        Raises:
+            InputError: a format is not known, or an option cannot be meant.
+        """
+        from tracker.export.job import ExportOptions
+
+        self.num_failed = 0
+        self._options = export_options(arguments)
+        ExportOptions(**self._options)
+        self._names = [each.name for each in find_formats(arguments.export)] if arguments.export else []
+        self._report = report
+
+    def finish(self, track: Track, folder: Path | None) -> None:
+        """Print what came out of an input, then write and tell its exports."""
+        self._report.finish(track, folder)
+        if not self._names or folder is None or not track.is_tracked.any():
+            return
+        from tracker.export.writing import export
+
+        export(
+            folder,
+            self._names,
+            on_done=lambda exported: say(describe(exported)),
+            on_error=self._fail,
+            show_steps=show_steps,
+            **self._options,
+        )
+
+    def _fail(self, which: Format, error: UserError) -> None:
+        """Print why a format cannot be written."""
+        print(f"error: {which.name}: {error}", file=sys.stderr)
+        self.num_failed += 1
+
+
 class _Report:
     """Show frames per second and time left, one bar per input, and a summary or an error after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, interruption: Interruption) -> None:
         """Show nothing yet."""
         self.num_failed = 0
-        self.was_interrupted = False
+        self._interruption = interruption
         self._options: Options | None = None
         self._place = ""
         self._num_frames = 0
@@ -271,15 +271,10 @@ class _Report:
 
     def begin(self, options: Options, place: str) -> None:
         """Take the options of the run and where its results go."""
-        self._check_interrupted()
+        self._interruption.check()
         self._options, self._place = options, place
         if sys.stderr.isatty():
             print("loading (the very first run compiles, too: up to a minute)", file=sys.stderr)
-
-    def _check_interrupted(self) -> None:
-        """End the run where a library has swallowed Ctrl-C, as some do while they are imported."""
-        if self.was_interrupted:
-            raise KeyboardInterrupt
 
     def advance(self, progress: Progress) -> None:
         """Show one frame more; nothing where no terminal shows it."""
@@ -288,7 +283,7 @@ class _Report:
         from tracker.summary import expected_frames
 
         assert self._options is not None
-        self._check_interrupted()
+        self._interruption.check()
         self._num_frames += 1
         if self._bar is None:
             total = expected_frames(progress, self._options)
@@ -301,7 +296,7 @@ class _Report:
         from tracker.summary import summary
 
         self.close()
-        _say(summary(track, folder, time.perf_counter() - self._started))
+        say(summary(track, folder, time.perf_counter() - self._started))
         self._started = time.perf_counter()
 
     def fail(self, _path: Path, error: UserError) -> None:
@@ -322,16 +317,6 @@ class _Report:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _say(text: str) -> None:
-    """Print for the user; a reader that has left, such as ``head``, stops nothing."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # What is still buffered would be tried again at the end of the program.
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.tracker.face_clips import portrait, read_video, write_video
-from tracker import Track, clip, interruption, run
+from tracker import Track, clip, command_line, interruption
 from tracker.faces import FaceFollower
 from tracker.interruption import held_back
 from tracker.pictures import Painter
@@ -116,7 +116,7 @@ def test_an_interruption_that_a_library_swallows_counts_all_the_same(cli, clip_2
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(run, "check_system_libraries", swallow)
+    monkeypatch.setattr(command_line, "check_system_libraries", swallow)
     assert cli(clip_24, "-o", "out").status == 130
     assert not (tmp_path / "out").exists()
 

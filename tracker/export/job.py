@@ -1,0 +1,162 @@
+"""What a format is given to write: the track, an empty folder, the original frames, textures and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from flame.errors import AssetMissingError, InputError
+
+if TYPE_CHECKING:
+    from tracker.frames import Frame, SourceInfo
+    from tracker.result import Track
+    from tracker.texture import HeadTexture
+
+Item = TypeVar("Item")
+Steps = Callable[[Iterable[Any], int, str], Iterable[Any]]
+"""Shows how far a loop is: what is looped over, its length, what it does."""
+
+MIN_TEXTURE_PX, MAX_TEXTURE_PX = 64, 8192
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Say how to export; every field is an option of the command line."""
+
+    mesh: Literal["frames", "neutral"] = "frames"
+    """obj and ply: a mesh a frame, or the neutral head alone."""
+    texture: bool = True
+    """glb, usd and obj: carry a texture fused from the clip."""
+    texture_px: int = 1024
+    """Width and height of that texture."""
+    matting: str = "mediapipe"
+    """gaussian-avatars, metrical-tracker and insta: what tells heads from the background: ``mediapipe``, or
+    ``module:function`` of your own (see ``priors.head_matting``)."""
+    panels: bool = False
+    """video: input, normals, 2D vertices, overlay and mesh beside each other."""
+    layout: Literal["row", "grid"] = "row"
+    """How panels lie beside each other."""
+    convert_to: str | None = None
+    """Convert to this head model first: ``commons``, or a FLAME file."""
+    source: str | None = None
+    """Where the clip is now, if it is no longer where it was when it was tracked."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant.
+
+        Raises:
+            InputError: an option is out of range.
+        """
+        _check_choice("mesh", self.mesh, ("frames", "neutral"))
+        _check_choice("layout", self.layout, ("row", "grid"))
+        if not MIN_TEXTURE_PX <= self.texture_px <= MAX_TEXTURE_PX:
+            raise InputError(f"--texture-px {self.texture_px}: it must be from {MIN_TEXTURE_PX} to {MAX_TEXTURE_PX}.")
+
+
+@dataclass(frozen=True)
+class Written:
+    """Say what a format wrote."""
+
+    paths: tuple[Path, ...]
+    """Files or folders to open first, inside the job's folder."""
+    notes: tuple[str, ...] = ()
+    """What its user should know, a line each: what was held or left out, what the format cannot say."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExportJob:
+    """Hold what one format is to write, and where."""
+
+    track: Track
+    """What to export."""
+    folder: Path
+    """An empty folder for this format alone; it gets its name when everything in it is written."""
+    options: ExportOptions = field(default_factory=ExportOptions)
+    """How to export."""
+    texture_folder: Path | None = None
+    """Where textures are kept from one export to the next; None keeps none."""
+    show_steps: Steps = lambda steps, _count, _label: steps
+    """Shows progress."""
+
+    @property
+    def people(self) -> tuple[int, ...]:
+        """Return the people who are tracked in some frame."""
+        return tuple(person for person, seen in enumerate(self.track.is_tracked.any(axis=1)) if seen)
+
+    def person_folder(self, person: int) -> Path:
+        """Return the folder of one person: the format's own where there is one person, else one in it."""
+        if self.track.num_people == 1:
+            return self.folder
+        folder = self.folder / f"person_{person}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def steps(self, items: Iterable[Item], count: int, label: str) -> Iterable[Item]:
+        """Return the items, while a bar shows how far through ``count`` of them their reader is."""
+        return self.show_steps(items, count, label)
+
+    @cached_property
+    def source(self) -> SourceInfo:
+        """Return the clip that was tracked.
+
+        Raises:
+            AssetMissingError: it is not where it was.
+            InputError: it is another one, or cannot be read.
+        """
+        from tracker.frames import probe_source
+
+        told = self.track.info.get("source", {})
+        places = (self.options.source,) if self.options.source else (told.get("absolute_path"), told.get("path"))
+        paths = [Path(place) for place in places if place]
+        path = next((each for each in paths if each.exists()), None)
+        if path is None:
+            where = paths[0] if paths else "a known place"
+            raise AssetMissingError(f"the clip of this track is not at {where}; say where it is with --source.")
+        info = probe_source(path)
+        if told.get("sha256") not in (None, info.content_sha256):
+            raise InputError(f"{path} is not the clip that was tracked (its content differs); give it with --source.")
+        return info
+
+    def frames(self) -> Iterator[tuple[int, Frame]]:
+        """Yield position in the track and picture of every frame of the track, in order and in constant memory.
+
+        Raises:
+            AssetMissingError: the clip is not where it was.
+            InputError: it is another one, or cannot be read.
+        """
+        from tracker.frames import open_source
+
+        position_of = {int(index): position for position, index in enumerate(self.track.frame_index)}
+        settings = self.track.info.get("settings", {})
+        start = settings.get("start_seconds")
+        with open_source(self.source.path, start_seconds=start) as source:
+            for frame in source:
+                if frame.index in position_of:
+                    yield position_of.pop(frame.index), frame
+                if not position_of:
+                    return
+
+    def texture(self, person: int) -> HeadTexture | None:
+        """Return a person's texture, fused from the clip; None where textures are not wanted or not possible.
+
+        Raises:
+            InputError: the clip cannot be read.
+        """
+        return self._textures[person] if self.options.texture else None
+
+    @cached_property
+    def _textures(self) -> list[HeadTexture | None]:
+        """Return everybody's texture, from the texture folder where it is of this track and size."""
+        from tracker.texture import fuse_textures
+
+        frames = self.steps(self.frames(), len(self.track), "texture")
+        return fuse_textures(self.track, frames, self.options.texture_px)
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is no choice."""
+    if value not in allowed:
+        raise InputError(f"--{name} {value}: it must be one of {', '.join(allowed)}.")
