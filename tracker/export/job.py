@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from flame.errors import AssetMissingError, InputError
+from flame.errors import InputError
 
 if TYPE_CHECKING:
     from tracker.frames import Frame, SourceInfo
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Steps = Callable[[Iterable[Any], int, str], Iterable[Any]]
 """Shows how far a loop is: what is looped over, its length, what it does."""
 
-MIN_TEXTURE_PX, MAX_TEXTURE_PX = 64, 8192
+MIN_TEXTURE_PX, MAX_TEXTURE_PX = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class ExportJob:
     """An empty folder for this format alone; it gets its name when everything in it is written."""
     options: ExportOptions = field(default_factory=ExportOptions)
     """How to export."""
-    texture_folder: Path | None = None
-    """Where textures are kept from one export to the next; None keeps none."""
+    home: Path | None = None
+    """The track's own folder, where textures are kept from one export to the next; None keeps none."""
     show_steps: Steps = lambda steps, _count, _label: steps
     """Shows progress."""
 
@@ -106,19 +106,9 @@ class ExportJob:
             AssetMissingError: it is not where it was.
             InputError: it is another one, or cannot be read.
         """
-        from tracker.frames import probe_source
+        from tracker.tracked_clip import find_clip
 
-        told = self.track.info.get("source", {})
-        places = (self.options.source,) if self.options.source else (told.get("absolute_path"), told.get("path"))
-        paths = [Path(place) for place in places if place]
-        path = next((each for each in paths if each.exists()), None)
-        if path is None:
-            where = paths[0] if paths else "a known place"
-            raise AssetMissingError(f"the clip of this track is not at {where}; say where it is with --source.")
-        info = probe_source(path)
-        if told.get("sha256") not in (None, info.content_sha256):
-            raise InputError(f"{path} is not the clip that was tracked (its content differs); give it with --source.")
-        return info
+        return find_clip(self.track, self.options.source)
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
         """Yield position in the track and picture of every frame of the track, in order and in constant memory.
@@ -127,17 +117,9 @@ class ExportJob:
             AssetMissingError: the clip is not where it was.
             InputError: it is another one, or cannot be read.
         """
-        from tracker.frames import open_source
+        from tracker.tracked_clip import clip_frames
 
-        position_of = {int(index): position for position, index in enumerate(self.track.frame_index)}
-        settings = self.track.info.get("settings", {})
-        start = settings.get("start_seconds")
-        with open_source(self.source.path, start_seconds=start) as source:
-            for frame in source:
-                if frame.index in position_of:
-                    yield position_of.pop(frame.index), frame
-                if not position_of:
-                    return
+        return clip_frames(self.track, self.source)
 
     def texture(self, person: int) -> HeadTexture | None:
         """Return a person's texture, fused from the clip; None where textures are not wanted or not possible.
@@ -149,11 +131,13 @@ class ExportJob:
 
     @cached_property
     def _textures(self) -> list[HeadTexture | None]:
-        """Return everybody's texture, from the texture folder where it is of this track and size."""
-        from tracker.texture import fuse_textures
+        """Return everybody's texture."""
+        from tracker.texture.stored import textures_of
 
-        frames = self.steps(self.frames(), len(self.track), "texture")
-        return fuse_textures(self.track, frames, self.options.texture_px)
+        def frames() -> Iterable[tuple[int, Frame]]:
+            return self.steps(self.frames(), len(self.track), "texture")
+
+        return textures_of(self.track, self.home, frames, self.options.texture_px)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

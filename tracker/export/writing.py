@@ -18,9 +18,6 @@ from tracker.result import Track
 FOLDER = "export"
 """The folder of exports in a track's output folder."""
 
-TEXTURE_FOLDER = "texture"
-"""The folder of textures in a track's output folder."""
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -81,7 +78,7 @@ def export(
     steps = show_steps or _silent
     loaded = _converted(loaded, settings, steps)
     make_output_folder(target)
-    job = ExportJob(loaded, target, settings, None if home is None else home / TEXTURE_FOLDER, steps)
+    job = ExportJob(loaded, target, settings, home, steps)
     done = []
     for each in formats:
         try:

@@ -122,7 +122,7 @@ def test_nobody_tracked_is_nothing_to_export(tmp_path):
     [
         (["glbb"], "export 'glbb' is not known; did you mean glb?"),
         (["obj", "--mesh", "all"], "invalid choice: 'all'"),
-        (["obj", "--texture-px", "9"], "--texture-px 9: it must be from 64 to 8192"),
+        (["obj", "--texture-px", "9"], "--texture-px 9: it must be from 64 to 4096"),
         (["obj", "--panel"], "unknown option --panel; did you mean --panels?"),
         (["obj", "--convert-to", "nothing.pkl"], "nothing.pkl"),
         (["obj", "--head", "nothing.pkl"], "nothing.pkl"),
