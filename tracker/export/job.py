@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from flame.errors import InputError
+from flame.errors import AssetMissingError, InputError
 
 if TYPE_CHECKING:
     from tracker.frames import Frame, SourceInfo
@@ -125,19 +125,27 @@ class ExportJob:
         """Return a person's texture, fused from the clip; None where textures are not wanted or not possible.
 
         Raises:
-            InputError: the clip cannot be read.
+            InputError: the clip is another one, or cannot be read.
         """
-        return self._textures[person] if self.options.texture else None
+        return self._textures[0][person] if self.options.texture else None
+
+    @property
+    def texture_note(self) -> str | None:
+        """Say why there are no textures, where they were asked for and the clip is gone."""
+        return self._textures[1] if "_textures" in self.__dict__ else None
 
     @cached_property
-    def _textures(self) -> list[HeadTexture | None]:
-        """Return everybody's texture."""
+    def _textures(self) -> tuple[list[HeadTexture | None], str | None]:
+        """Return everybody's texture, and why there is none where the clip is gone."""
         from tracker.texture.stored import textures_of
 
         def frames() -> Iterable[tuple[int, Frame]]:
             return self.steps(self.frames(), len(self.track), "texture")
 
-        return textures_of(self.track, self.home, frames, self.options.texture_px)
+        try:
+            return textures_of(self.track, self.home, frames, self.options.texture_px), None
+        except AssetMissingError as error:
+            return [None] * self.track.num_people, f"without texture: {error}"
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ def _write(each: Format, job: ExportJob) -> Exported:
     try:
         _remove(part)
         part.mkdir()
-        written = each.load()(dataclasses.replace(job, folder=part))
+        own = dataclasses.replace(job, folder=part)
+        written = each.load()(own)
         _remove(folder)
         part.replace(folder)
     except OSError as error:
@@ -126,7 +128,16 @@ def _write(each: Format, job: ExportJob) -> Exported:
         raise output_error(Path(error.filename) if error.filename else folder, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Exported(each, folder, tuple(folder / path.relative_to(part) for path in written.paths), written.notes)
+    notes = written.notes if own.texture_note is None else (*written.notes, own.texture_note)
+    return Exported(
+        each,
+        folder,
+        tuple(
+            folder / Path(os.path.relpath(path if part in path.parents else part / path, part))
+            for path in written.paths
+        ),
+        notes,
+    )
 
 
 def _remove(path: Path) -> None:
