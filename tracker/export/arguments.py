@@ -24,13 +24,17 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no-texture", action="store_true", help="glb, usd, obj: plain clay")
     group.add_argument(
-        "--texture-px", type=int, default=ExportOptions.texture_px, metavar="N", help="its size (default: %(default)s)"
+        "--texture-px",
+        type=int,
+        default=ExportOptions.texture_px,
+        metavar="N",
+        help="texture size (default: %(default)s)",
     )
     group.add_argument(
         "--matting",
         default=ExportOptions.matting,
         metavar="NAME",
-        help="gaussian-avatars, metrical-tracker, insta: mediapipe (default), or module:function of your own",
+        help="what cuts heads out for data sets: mediapipe (default), or module:function of your own",
     )
     group.add_argument(
         "--convert-to",

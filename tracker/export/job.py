@@ -33,8 +33,8 @@ class ExportOptions:
     texture_px: int = 1024
     """Width and height of that texture."""
     matting: str = "mediapipe"
-    """gaussian-avatars, metrical-tracker and insta: what tells heads from the background: ``mediapipe``, or
-    ``module:function`` of your own (see ``priors.head_matting``)."""
+    """gaussian-avatars, metrical-tracker, insta, nerfstudio and colmap: what tells heads from the background:
+    ``mediapipe``, or ``module:function`` of your own (see ``priors.head_matting``)."""
     panels: bool = False
     """video: input, normals, 2D vertices, overlay and mesh beside each other."""
     layout: Literal["row", "grid"] = "row"
