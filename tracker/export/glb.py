@@ -79,6 +79,8 @@ def write(job: ExportJob) -> Written:
         if (rig.skin_weights > 0).sum(axis=1).max() > 4:
             notes.append("some vertices hang on five joints; programs that read four (three.js) leave the least out.")
     notes.extend(f"person {person} is tracked in no frame and left out." for person in _absent(job))
+    if job.texture_note is not None:
+        notes.append(job.texture_note)
     document.write(job.folder / FILE_NAME, _clip_extras(track))
     return Written((job.folder / FILE_NAME,), tuple(dict.fromkeys(notes)))
 

@@ -80,6 +80,8 @@ class ExportJob:
     """The track's own folder, where textures are kept from one export to the next; None keeps none."""
     show_steps: Steps = lambda steps, _count, _label: steps
     """Shows progress."""
+    shelf: dict[str, Any] = field(default_factory=dict)
+    """What one format has computed and others can use."""
 
     @property
     def people(self) -> tuple[int, ...]:
@@ -127,25 +129,27 @@ class ExportJob:
         Raises:
             InputError: the clip is another one, or cannot be read.
         """
-        return self._textures[0][person] if self.options.texture else None
+        return self._textures()[person] if self.options.texture else None
 
     @property
     def texture_note(self) -> str | None:
         """Say why there are no textures, where they were asked for and the clip is gone."""
-        return self._textures[1] if "_textures" in self.__dict__ else None
+        return self.shelf.get("no texture") if self.options.texture else None
 
-    @cached_property
-    def _textures(self) -> tuple[list[HeadTexture | None], str | None]:
-        """Return everybody's texture, and why there is none where the clip is gone."""
+    def _textures(self) -> list[HeadTexture | None]:
+        """Return everybody's texture, fused once for all formats; none where the clip is gone."""
         from tracker.texture.stored import textures_of
 
         def frames() -> Iterable[tuple[int, Frame]]:
             return self.steps(self.frames(), len(self.track), "texture")
 
-        try:
-            return textures_of(self.track, self.home, frames, self.options.texture_px), None
-        except AssetMissingError as error:
-            return [None] * self.track.num_people, f"without texture: {error}"
+        if "textures" not in self.shelf:
+            try:
+                self.shelf["textures"] = textures_of(self.track, self.home, frames, self.options.texture_px)
+            except AssetMissingError as error:
+                self.shelf["textures"] = [None] * self.track.num_people
+                self.shelf["no texture"] = f"without texture: {error}"
+        return self.shelf["textures"]
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flame.errors import InputError, UserError
 from tracker.export.formats import Format, find_formats
@@ -77,13 +78,15 @@ def export(
         home = home.parent
     target = Path(output) if output is not None else Path(home or ".") / FOLDER
     steps = show_steps or _silent
-    loaded = _converted(loaded, settings, steps)
+    # The folder's textures are those of its own track, not of a converted one.
+    home = home if settings.convert_to is None else None
+    loaded, conversion_notes = _converted(loaded, settings, steps)
     make_output_folder(target)
     job = ExportJob(loaded, target, settings, home, steps)
     done = []
     for each in formats:
         try:
-            done.append(_write(each, job))
+            done.append(_write(each, job, conversion_notes))
         except UserError as error:
             if on_error is None:
                 raise
@@ -99,16 +102,22 @@ def _silent(items: Iterable[Any], _count: int, _label: str) -> Iterable[Any]:
     return items
 
 
-def _converted(track: Track, options: ExportOptions, steps: Steps) -> Track:
-    """Return the track on the head model that is wanted."""
+def _converted(track: Track, options: ExportOptions, steps: Steps) -> tuple[Track, tuple[str, ...]]:
+    """Return the track on the head model that is wanted, and how far the faces are apart, a line for each person."""
     if options.convert_to is None:
-        return track
+        return track, ()
     from tracker.conversion import convert_track
 
-    return convert_track(track, options.convert_to).track
+    conversion = convert_track(track, options.convert_to, show_frames=steps)
+    return conversion.track, tuple(
+        f"person {person} converted to {Path(options.convert_to).name}: face {error.median_mm:.2f} mm (median), "
+        f"{error.p95_mm:.2f} mm (95 %), {error.reprojection_px:.2f} px from the track's"
+        for person, error in enumerate(conversion.people)
+        if np.isfinite(error.median_mm)
+    )
 
 
-def _write(each: Format, job: ExportJob) -> Exported:
+def _write(each: Format, job: ExportJob, more_notes: Sequence[str] = ()) -> Exported:
     """Write one format into a folder of its own, which replaces an earlier one when it is complete.
 
     Raises:
@@ -118,8 +127,7 @@ def _write(each: Format, job: ExportJob) -> Exported:
     try:
         _remove(part)
         part.mkdir()
-        own = dataclasses.replace(job, folder=part)
-        written = each.load()(own)
+        written = each.load()(dataclasses.replace(job, folder=part))
         _remove(folder)
         part.replace(folder)
     except OSError as error:
@@ -128,16 +136,8 @@ def _write(each: Format, job: ExportJob) -> Exported:
         raise output_error(Path(error.filename) if error.filename else folder, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    notes = written.notes if own.texture_note is None else (*written.notes, own.texture_note)
-    return Exported(
-        each,
-        folder,
-        tuple(
-            folder / Path(os.path.relpath(path if part in path.parents else part / path, part))
-            for path in written.paths
-        ),
-        notes,
-    )
+    paths = tuple(folder / path.relative_to(part) for path in written.paths)
+    return Exported(each, folder, paths, (*more_notes, *written.notes))
 
 
 def _remove(path: Path) -> None:

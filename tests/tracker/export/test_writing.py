@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flame.errors import AssetMissingError, InputError
-from tests.tracker.export.tracks import small_track
+from tests.tracker.export.tracks import small_track, toy_head_file
 from tests.tracker.face_clips import write_video
 from tracker.export import FORMATS, ExportJob, ExportOptions, Written, export
 from tracker.export.__main__ import main
@@ -117,6 +117,12 @@ def test_nobody_tracked_is_nothing_to_export(tmp_path):
         export(small_track(frames=2, lost=((0, 0), (0, 1))), ["obj"], tmp_path)
 
 
+def test_a_converted_track_says_how_far_the_faces_are_apart(tmp_path):
+    track = small_track(toy_head_file(tmp_path), frames=2)
+    [done] = export(track, ["ply"], tmp_path / "out", convert_to=str(toy_head_file(tmp_path)))
+    assert done.notes[0].startswith("person 0 converted to toy_flame.pkl: face 0.00 mm (median)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -149,4 +155,5 @@ def test_the_command_tells_what_it_wrote_and_goes_on_after_a_failure(folder):
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: video: the clip of this track") and ended.stderr.count("\n") == 1
     assert [line.split()[0] for line in ended.stdout.splitlines() if line[2] != " "] == ["obj", "ply"]
+    assert ended.stdout.count("without texture: the clip of this track is not at a known place") == 1
     assert sorted(path.name for path in (folder / "export").iterdir()) == ["obj", "ply"]
