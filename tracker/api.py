@@ -30,6 +30,7 @@ from tracker.clip import (
 )
 from tracker.frames import SourceInfo, check_range
 from tracker.outputs import ClipOutput, describe, prepare_folder
+from tracker.overlay import LAYOUTS, Layout
 from tracker.recorder import Recorder
 from tracker.result import Track
 from tracker.scout import Glimpse, Person
@@ -68,7 +69,9 @@ class Options:
     overlay: bool = True
     """Write the overlay video when there is an output folder."""
     panels: bool = False
-    """Make the overlay show input, normals, 2D vertices, overlay and mesh side by side."""
+    """Make the overlay show input, normals, 2D vertices, overlay and mesh beside each other."""
+    layout: Layout = "row"
+    """How panels lie: ``row``, or ``grid`` (two rows, the head turned as a sixth)."""
     device: str = "auto"
     """Where dense maps are rasterised and networks run: ``auto``, ``cpu`` or ``cuda``; auto rasterises on the CPU,
     which is quick enough, and runs networks on a GPU where there is one."""
@@ -87,6 +90,8 @@ class Options:
             raise InputError(f"--same-person and --faces {self.faces} contradict each other; use --faces 1.")
         if self.panels and not self.overlay:
             raise InputError("--panels and --no-overlay contradict each other; leave one out.")
+        if self.layout not in LAYOUTS:
+            raise InputError(f"--layout {self.layout}: it must be one of {', '.join(LAYOUTS)}.")
         GivenCamera(self.fov_degrees, self.focal_px, self.principal_point_px)
         check_range(self.start_seconds, self.end_seconds, self.max_frames)
         check_backend(self.device)

@@ -24,7 +24,7 @@ from tracker.video_writer import VideoWriter
 if TYPE_CHECKING:
     from tracker.api import Options
 
-RESULT_NAMES = ("track.npz", "track.json", "overlay.mp4", "overlay.png")
+RESULT_NAMES = ("track.npz", "track.json", "overlay.mp4", "overlay.png", "report.html")
 """The files that a run may write, and that it removes where an earlier run left them."""
 
 _SAVE_EVERY_SECONDS = 10.0

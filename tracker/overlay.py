@@ -1,16 +1,18 @@
-"""Heads drawn over images: semi-transparent meshes, labels, and rows of panels that show how a result came about."""
+"""Heads drawn over images: semi-transparent meshes, labels, and panels that show how a result came about."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numba
 import numpy as np
 
 from flame.camera import Intrinsics, project
+from flame.errors import InputError
 from flame.rasterizer import rasterize
 from flame.render import Mode, render, visible_box
 from flame.shading import CLAY, HeadLook, normals_to_rgb
@@ -18,9 +20,21 @@ from flame.shading import CLAY, HeadLook, normals_to_rgb
 OVERLAY_ALPHA = 0.72
 """Opacity of the face in overlays: the mesh's shape is plain and the face below still shows through."""
 
-PANEL_NAMES = ("input", "normals", "2D vertices", "overlay", "mesh")
-"""The panels of ``panels``, left to right."""
+Layout = Literal["row", "grid"]
+LAYOUTS: tuple[Layout, ...] = ("row", "grid")
+"""How panels lie: all beside each other, or three beside each other in two rows."""
 
+PANEL_NAMES = ("input", "normals", "2D vertices", "overlay", "mesh")
+"""The panels of a row, left to right."""
+
+GRID_NAMES = (*PANEL_NAMES, "mesh, turned")
+"""The panels of a grid, row by row: the last one shows the meshes turned by ``TURN_DEGREES``, each about itself."""
+
+TURN_DEGREES = 45.0
+
+_GRID_COLUMNS = 3
+_MAX_GRID_PIXELS = 4096 * 2304
+"""Pixels that decoders of H.264 up to level 5.2 take."""
 _BACKDROP = (38, 40, 44)
 _LABEL_FONT = cv2.FONT_HERSHEY_DUPLEX
 
@@ -168,40 +182,84 @@ def panels(
     normals_cam: np.ndarray | None = None,
     points_px: np.ndarray | None = None,
     focus_px: float | None = None,
+    alpha: float = OVERLAY_ALPHA,
+    layout: Layout = "row",
+    note: str = "",
     max_width: int = 4096,
 ) -> np.ndarray:
-    """Return input, normals, 2D vertices, overlay and mesh side by side and named, uint8 RGB, as high as the image.
+    """Return input, normals, 2D vertices, overlay and mesh beside each other and named, uint8 RGB, sizes even.
 
     ``normals_cam`` (H, W, 3; 0 where unknown) are predicted normals, ``points_px`` (N, 2) where evidence sees the
-    surface; without them the heads' own are shown. When five images are wider than ``max_width`` pixels, each panel is
-    a strip of the image round the column ``focus_px``; without a focus it is the whole image, made smaller. For a video
-    choose once.
+    surface; without them the heads' own are shown. ``note`` is written on the overlay.
+
+    In a row, panels are as high as the image. When five images are wider than ``max_width`` pixels, each panel is a
+    strip of the image round the column ``focus_px``; without a focus it is the whole image, made smaller. For a video
+    choose once. In a grid, panels show the whole image, in its own size where three of them are no wider than
+    ``max_width`` and six are no more pixels than players can decode; a sixth shows the meshes turned.
+
+    Raises:
+        InputError: The layout is unknown.
     """
-    dark = (image * np.float32(0.25)).astype(np.uint8)
-    if normals_cam is None:
-        black = np.zeros_like(image)
-        normals = draw_heads(black, heads, faces, intrinsics, alpha=1, mode="normals", fade=False, labels=False)
-    else:
-        normals = (255 * normals_to_rgb(normals_cam) + 0.5).astype(np.uint8)
-    if points_px is None:
-        vertices = _draw_vertices(dark, heads, faces, intrinsics)
-    else:
-        vertices = draw_points(dark, points_px, _sweep(points_px))
-    mesh = np.full_like(image, _BACKDROP)
-    views = (
+    if layout not in LAYOUTS:
+        raise InputError(f"layout '{layout}' is not known; allowed: {', '.join(LAYOUTS)}.")
+    names = [f"{name}: {note}" if note and name == "overlay" else name for name in GRID_NAMES]
+    views = [
         image,
-        normals,
-        vertices,
-        draw_heads(image, heads, faces, intrinsics),
-        draw_heads(mesh, heads, faces, intrinsics, alpha=1, fade=False, labels=False),
-    )
-    height, width = image.shape[:2]
-    # Even widths: most video formats store colour for pairs of columns.
+        _draw_normals(image, heads, faces, intrinsics, normals_cam),
+        _draw_vertices(image, heads, faces, intrinsics, points_px),
+        draw_heads(image, heads, faces, intrinsics, alpha=alpha),
+        _draw_meshes(image, heads, faces, intrinsics),
+    ]
+    if layout == "row":
+        return _even_sized(_row(views, names[: len(views)], focus_px, max_width))
+    views.append(_draw_meshes(image, _turned(heads), faces, intrinsics))
+    return _even_sized(_grid(views, names, max_width))
+
+
+def _row(views: Sequence[np.ndarray], names: Sequence[str], focus_px: float | None, max_width: int) -> np.ndarray:
+    """Put views beside each other, as high as they are."""
+    height, width = views[0].shape[:2]
     panel_width = min(width, max_width // len(views) // 2 * 2)
     row = np.concatenate([_fit_panel(view, panel_width, focus_px) for view in views], axis=1)
-    for index, name in enumerate(PANEL_NAMES):
+    for index, name in enumerate(names):
         draw_label(row, name, (index * panel_width + height / 100, height / 100))
     return row
+
+
+def _grid(views: Sequence[np.ndarray], names: Sequence[str], max_width: int) -> np.ndarray:
+    """Put whole views, made smaller where they have to be, beside and below each other."""
+    height, width = views[0].shape[:2]
+    scale = min(1.0, max_width / (_GRID_COLUMNS * width), math.sqrt(_MAX_GRID_PIXELS / (len(views) * width * height)))
+    if scale < 1:
+        size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        views = [cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in views]
+    panels = [np.array(view) for view in views]
+    for panel, name in zip(panels, names, strict=True):
+        margin = len(panel) / 100
+        draw_label(panel, name, (margin, margin))
+    rows = [panels[first : first + _GRID_COLUMNS] for first in range(0, len(panels), _GRID_COLUMNS)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+
+
+def _even_sized(picture: np.ndarray) -> np.ndarray:
+    """Add a dark column or row where a size is odd: video formats that all players show have colour for pairs."""
+    height, width = picture.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return picture
+    even = np.full((height + height % 2, width + width % 2, 3), _BACKDROP, np.uint8)
+    even[:height, :width] = picture
+    return even
+
+
+def _turned(heads: Sequence[DrawnHead]) -> list[DrawnHead]:
+    """Turn every head about the vertical through its own middle, so that what faces the camera is seen from aside."""
+    cos, sin = math.cos(math.radians(TURN_DEGREES)), math.sin(math.radians(TURN_DEGREES))
+    turn = np.array(((cos, 0.0, sin), (0.0, 1.0, 0.0), (-sin, 0.0, cos)))
+    middles = [(head.verts_cam.min(axis=0) + head.verts_cam.max(axis=0)) / 2 for head in heads]
+    return [
+        replace(head, verts_cam=(head.verts_cam - middle) @ turn.T + middle)
+        for head, middle in zip(heads, middles, strict=True)
+    ]
 
 
 def _fit_panel(view: np.ndarray, panel_width: int, focus_px: float | None) -> np.ndarray:
@@ -219,16 +277,45 @@ def _fit_panel(view: np.ndarray, panel_width: int, focus_px: float | None) -> np
     return panel
 
 
-def _draw_vertices(
-    image: np.ndarray, heads: Sequence[DrawnHead], faces: np.ndarray, intrinsics: Intrinsics
+def _draw_normals(
+    image: np.ndarray,
+    heads: Sequence[DrawnHead],
+    faces: np.ndarray,
+    intrinsics: Intrinsics,
+    normals_cam: np.ndarray | None,
 ) -> np.ndarray:
-    """Draw those of the heads' vertices that can be seen as dots."""
+    """Paint normals (H, W, 3), or without them the heads' own, on black."""
+    if normals_cam is not None:
+        return (255 * normals_to_rgb(normals_cam) + 0.5).astype(np.uint8)
+    black = np.zeros_like(image)
+    return draw_heads(black, heads, faces, intrinsics, alpha=1, mode="normals", fade=False, labels=False)
+
+
+def _draw_vertices(
+    image: np.ndarray,
+    heads: Sequence[DrawnHead],
+    faces: np.ndarray,
+    intrinsics: Intrinsics,
+    points_px: np.ndarray | None,
+) -> np.ndarray:
+    """Draw points (N, 2), or without them those of the heads' vertices that can be seen, as dots on a dark image."""
+    image = (image * np.float32(0.25)).astype(np.uint8)
+    if points_px is not None:
+        return draw_points(image, points_px, _sweep(points_px))
     for head in heads:
         triangle = rasterize(head.verts_cam, faces, intrinsics, cull_backfaces=True).triangle
         is_seen = np.unique(np.asarray(faces)[np.unique(triangle[triangle >= 0])])
-        points_px = project(head.verts_cam[is_seen], intrinsics)
-        image = draw_points(image, points_px, _sweep(points_px), radius_px=1.0)
+        seen_px = project(head.verts_cam[is_seen], intrinsics)
+        image = draw_points(image, seen_px, _sweep(seen_px), radius_px=1.0)
     return image
+
+
+def _draw_meshes(
+    image: np.ndarray, heads: Sequence[DrawnHead], faces: np.ndarray, intrinsics: Intrinsics
+) -> np.ndarray:
+    """Draw the whole heads on a backdrop of the image's size."""
+    backdrop = np.full_like(image, _BACKDROP)
+    return draw_heads(backdrop, heads, faces, intrinsics, alpha=1, fade=False, labels=False)
 
 
 def _sweep(points_px: np.ndarray) -> np.ndarray:

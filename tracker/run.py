@@ -86,6 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"write {', '.join(FORMATS)} or all into OUT/export; python -m tracker.export does so afterwards and "
         "tells what each is",
     )
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html, a page that shows what was found and what went wrong"
+    )
     add_export_options(parser)
     return parser
 
@@ -218,7 +221,7 @@ def output_folders(inputs: Sequence[Path], output: str | None) -> list[Path]:
 
 
 class _Exports:
-    """Write what ``--export`` asks for as soon as an input is tracked."""
+    """Write what ``--export`` and ``--report`` ask for as soon as an input is tracked."""
 
     def __init__(self, arguments: argparse.Namespace, report: _Report) -> None:
         """Check the formats and their options before anything is tracked.
@@ -232,13 +235,23 @@ class _Exports:
         self._options = export_options(arguments)
         ExportOptions(**self._options)
         self._names = [each.name for each in find_formats(arguments.export)] if arguments.export else []
+        self._wants_report = arguments.report
         self._report = report
 
     def finish(self, track: Track, folder: Path | None) -> None:
         """Print what came out of an input, then write and tell its exports."""
         self._report.finish(track, folder)
-        if not self._names or folder is None or not track.is_tracked.any():
+        if folder is None:
             return
+        if self._names and track.is_tracked.any():
+            self._export(folder)
+        if self._wants_report:
+            from tracker.report import write_report
+
+            say(f"  report  {write_report(folder, show_steps=show_steps)}")
+
+    def _export(self, folder: Path) -> None:
+        """Write the formats."""
         from tracker.export.writing import export
 
         export(

@@ -25,7 +25,7 @@ def expected_frames(progress: Progress, options: Options) -> int | None:
     return min((count for count in (num_frames, span.max_frames) if count is not None), default=None)
 
 
-def _camera(camera: dict[str, Any]) -> str:
+def describe_camera(camera: dict[str, Any]) -> str:
     """Say which camera was used, and how it came to be known."""
     origin = {
         "given": "given",
@@ -48,7 +48,7 @@ def summary(track: Track, folder: Path | None, seconds: float) -> str:
         residual = f"; residual {np.median(percent):.2f} % of the eye distance" if good.any() else ""
         lines.append(f"  person {person}  tracked in {good.sum()} of {len(track)} frames ({counts}){residual}")
     if track.is_tracked.any():
-        lines.append(f"  camera    {_camera(track.info['camera'])}")
+        lines.append(f"  camera    {describe_camera(track.info['camera'])}")
     else:
         lines.append("  no face was found in any frame")
     lines.extend(f"  note      {problem}" for problem in track.info["source"]["problems"])

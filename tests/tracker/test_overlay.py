@@ -171,3 +171,46 @@ def test_wide_images_are_cut_to_strips_or_shrunk(image):
     shrunk = panels(image, heads, faces, CAMERA, max_width=400)
     assert shrunk.shape == (120, 400, 3)
     assert (shrunk[-20:] == shrunk[-1, 0]).all()
+
+
+def test_a_grid_shows_whole_images_in_their_size(image):
+    verts, faces = ball(0.0, 0.8)
+    heads = [DrawnHead(verts, label="ok")]
+    grid = panels(image, heads, faces, CAMERA, layout="grid")
+    row = panels(image, heads, faces, CAMERA)
+    assert grid.shape == (240, 480, 3) and grid.dtype == np.uint8
+    for index in range(len(PANEL_NAMES)):
+        top, left = 120 * (index // 3), 160 * (index % 3)
+        panel = grid[top : top + 120, left : left + 160]
+        np.testing.assert_array_equal(panel[30:], row[30:, 160 * index : 160 * (index + 1)])
+
+
+def test_the_last_panel_of_a_grid_turns_every_head_about_itself(image):
+    near, faces = ball(-0.12, 0.8, radius=0.05)
+    far, _ = ball(0.12, 0.8, radius=0.05)
+    # Long towards the camera: turned, they are wide.
+    heads = [DrawnHead((verts - (x, 0, 0.8)) * (0.3, 1, 1) + (x, 0, 0.8)) for verts, x in ((near, -0.12), (far, 0.12))]
+    grid = panels(np.zeros_like(image), heads, faces, CAMERA, layout="grid")
+    straight, turned = (part[60] != part[-1, 0] for part in (grid[120:, 160:320], grid[120:, 320:]))
+    for half in (slice(0, 80), slice(80, 160)):
+        columns = [np.flatnonzero(line.any(axis=-1)[half]) for line in (straight, turned)]
+        assert len(columns[1]) > 1.6 * len(columns[0])
+        assert abs(columns[0].mean() - columns[1].mean()) < 4
+
+
+def test_large_grids_are_made_smaller_and_odd_ones_even(image):
+    head = [DrawnHead(ball(0.0, 0.8)[0])]
+    small = panels(image, head, ball(0.0, 0.8)[1], CAMERA, layout="grid", max_width=240)
+    assert small.shape == (120, 240, 3)
+    odd = panels(np.ascontiguousarray(image[:119, :159]), head, ball(0.0, 0.8)[1], CAMERA, layout="grid")
+    assert odd.shape == (238, 478, 3)
+    assert panels(np.ascontiguousarray(image[:119]), head, ball(0.0, 0.8)[1], CAMERA).shape == (120, 800, 3)
+
+
+def test_panels_say_what_is_missing_and_refuse_unknown_layouts(image):
+    faces = ball(0.0, 0.8)[1]
+    said, plain = (panels(image, [], faces, CAMERA, note=note) for note in ("lost", ""))
+    changed = np.flatnonzero((said != plain).any(axis=(0, 2)))
+    assert 480 <= changed.min() and changed.max() < 640
+    with pytest.raises(InputError, match="layout 'pile'"):
+        panels(image, [], faces, CAMERA, layout="pile")  # pyright: ignore[reportArgumentType]

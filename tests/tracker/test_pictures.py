@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import pytest
 
 from flame.camera import Intrinsics
 from flame.rotation_kernels import rotation_matrix
-from priors.evidence import DenseMaps, FaceEvidence, NormalSpace
+from priors.evidence import DenseMaps, FaceEvidence, FacePicture, NormalSpace
 from priors.face_crop import ray_from_cam
 from tests.tracker.scripted_faces import evidence_of, pose
 from tracker.api import Options
@@ -66,7 +67,30 @@ def test_predicted_normals_are_shown_in_the_camera_s_axes(face_clip, frame: Fram
     pictures = {}
     for space in ("camera", "ray", "head"):
         seeing = replace(toolkit, prior=Scripted(maps_of(frame, camera, state, space)))  # pyright: ignore
-        painter = Painter(seeing, cast, Options(panels=True))
+        painter = Painter.of_run(seeing, cast, Options(panels=True))
         pictures[space] = painter.paint(TrackedFrame(frame, (face,), (evidence,))).astype(int)
     assert np.abs(pictures["camera"] - pictures["ray"]).max() <= 1
     assert np.abs(pictures["camera"] - pictures["head"]).max() <= 1
+
+
+def test_a_network_s_map_shows_vertices_where_landmarks_were_shown(face_clip, frame: Frame, toolkit: Toolkit):
+    height, width = frame.image.shape[:2]
+    camera = Intrinsics.from_fov(40.0, width, height)
+    state = pose(toolkit.model.rig, (0.0, 0.1, 0.0), (0.0, 0.0, 0.8))
+    evidence = evidence_of(toolkit.model.rig, state, view=View.of(camera))
+    drawn = toolkit.prior.dense(evidence, height, width)
+    face = FaceFrame(FrameStatus.OK, 0.0, False, state, 1.0, 60.0, 1.0, 1)
+    cast = Cast((nobody(toolkit.model),), camera, guess_camera(probe(face_clip), toolkit.model.config.regularization))
+    seeing = replace(toolkit, prior=Scripted(drawn))  # pyright: ignore
+    painter = Painter.of_run(seeing, cast, Options(panels=True))
+    looked_at = replace(evidence, picture=FacePicture(np.zeros((8, 8, 3), np.uint8)))
+    landmarks, vertices = (
+        painter.paint(TrackedFrame(frame, (face,), (seen,)))[:, 2 * width : 3 * width] for seen in (evidence, looked_at)
+    )
+    assert (landmarks != vertices).any()
+    # The map is drawn from the landmarks' surface: its vertices lie on it, and nowhere else.
+    bright = (vertices > 130).any(axis=-1)
+    bright[:30] = False
+    assert bright.sum() > 500
+    near = cv2.dilate(drawn.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    assert not (bright & ~near).any()
