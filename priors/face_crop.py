@@ -66,18 +66,21 @@ class FaceCrop:
         """Return the similarity from pixels of the image to those of the picture, float64 (2, 3)."""
         return cv2.invertAffineTransform(self.image_from_crop)
 
-    def cut(self, image: np.ndarray) -> np.ndarray:
+    def cut(self, image: np.ndarray, *, is_extended: bool = False) -> np.ndarray:
         """Return the picture, uint8 (size, size, 3); black where the square leaves the image.
 
         Args:
             image: RGB, uint8 (height, width, 3).
+            is_extended: repeat the image's border there instead.
         """
         # A square that shrinks is sampled several times per pixel, and the samples averaged.
         factor = min(8, max(1, math.ceil(self.side_px / self.size_px - 0.25)))
         fine = replace(self, image_from_crop=self.image_from_crop * (1 / factor, 1 / factor, 1), size_px=self.size_px)
         side = self.size_px * factor
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        picture = cv2.warpAffine(image, _between_centers(fine.image_from_crop), (side, side), flags=flags)
+        border = cv2.BORDER_REPLICATE if is_extended else cv2.BORDER_CONSTANT
+        crop = _between_centers(fine.image_from_crop)
+        picture = cv2.warpAffine(image, crop, (side, side), flags=flags, borderMode=border)
         if factor == 1:
             return picture
         return cv2.resize(picture, (self.size_px, self.size_px), interpolation=cv2.INTER_AREA)
