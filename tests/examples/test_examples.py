@@ -56,6 +56,13 @@ def test_dense_maps():
     assert ours < adams
 
 
+def test_exports(tmp_path):
+    printed = run_example("05_exports.py", "--max-frames", "12", "-o", str(tmp_path))
+    assert "glb: " in printed and "in 12 frames" in printed
+    assert (tmp_path / "export" / "glb" / "track.glb").read_bytes()[:4] == b"glTF"
+    assert np.loadtxt(tmp_path / "jaw.csv", delimiter=",").shape == (12, 2)
+
+
 def test_your_own_term():
     printed = run_example("02_your_own_term.py")
     difference = [float(value) for value in re.findall(r"difference (\d\.\d+)", printed)]
