@@ -1,6 +1,6 @@
 """Draw the pictures of docs/exports.md from the sample clip: what exports look like, the viewer, the report.
 
-python docs/make_export_pictures.py        needs what tests/interop needs: Node.js, its packages, Chromium
+python docs/make_export_pictures.py        from the top folder; needs what tests/interop needs: Node.js, its packages, Chromium
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ FACE = (120, 0, 520, 300)
 """Left, top, right, bottom of what is shown of the clip, pixels."""
 CURVES = ("JawOpen", "EyeBlinkLeft", "MouthSmileLeft", "BrowInnerUp", "HeadYaw")
 COLORS = ((214, 92, 62), (62, 128, 214), (60, 160, 90), (170, 100, 190), (120, 120, 120))
+_NO_NOTICES = ".mantine-Notifications-root"
+"""What the viewer says of a browser without a graphics card."""
 PAPER, INK = (250, 250, 248), (40, 42, 48)
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     """Track the sample, export it and write the pictures into docs/."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "sample_track"
-        track = tracker.track(SAMPLE, folder)
+        track = tracker.track(SAMPLE.relative_to(Path.cwd()), folder)
         names = ["glb", "arkit", "gaussian-avatars", "insta", "nerfstudio"]
         done = {each.format.name: each.folder for each in export(folder, names)}
         with open_source(SAMPLE) as source:
@@ -66,7 +68,7 @@ def _photograph(url: str, name: str, size: tuple[int, int], seconds: int) -> Non
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "page.png"
         script = HERE / "screenshot.mjs"
-        command = [node("playwright-core"), script, chromium(), url, picture, *size, seconds]
+        command = [node("playwright-core"), script, chromium(), url, picture, *size, seconds, _NO_NOTICES]
         subprocess.run([str(part) for part in command], check=True)
         write_image(ROOT / "docs" / name, np.asarray(Image.open(picture).convert("RGB")))
 
@@ -110,7 +112,7 @@ def _cameras(path: Path, track: tracker.Track) -> np.ndarray:
     centres = np.stack([each[:3, 3] for each in world_from_cameras])
     middle_world = (centres.mean(axis=0) + verts_world.mean(axis=0)) / 2
     view = _looking_at(middle_world + np.array((1.2, -0.15, 0.7)), middle_world)
-    camera = Intrinsics.from_fov(46.0, TILE_WIDTH, TILE_HEIGHT)
+    camera = Intrinsics.from_fov(38.0, TILE_WIDTH, TILE_HEIGHT)
     tile = Image.new("RGB", (TILE_WIDTH, TILE_HEIGHT), PAPER)
     draw = ImageDraw.Draw(tile)
     for x, y in _seen(verts_world, view, camera)[::2].tolist():

@@ -1,10 +1,10 @@
 // Photograph a page in headless Chromium:
-//     node screenshot.mjs CHROMIUM URL PICTURE.png WIDTH HEIGHT SECONDS [KEYS,KEYS,…]
-// after so many seconds and, where keys are named, once more as long after they were pressed.
+//     node screenshot.mjs CHROMIUM URL PICTURE.png WIDTH HEIGHT SECONDS [SELECTOR]
+// after so many seconds, without the elements that the CSS selector names.
 
 import { chromium } from 'playwright-core';
 
-const [ executablePath, url, picture, width, height, seconds, keys ] = process.argv.slice( 2 );
+const [ executablePath, url, picture, width, height, seconds, hidden ] = process.argv.slice( 2 );
 const browser = await chromium.launch( {
 	executablePath,
 	args: [
@@ -18,13 +18,7 @@ try {
 	const page = await browser.newPage( { viewport: { width: Number( width ), height: Number( height ) } } );
 	await page.goto( url );
 	await page.waitForTimeout( 1000 * Number( seconds ) );
-	if ( keys ) {
-
-		for ( const key of keys.split( ',' ) ) await page.keyboard.press( key );
-		await page.waitForTimeout( 1000 * Number( seconds ) );
-
-	}
-
+	if ( hidden ) await page.addStyleTag( { content: `${hidden} { display: none !important; }` } );
 	await page.screenshot( { path: picture } );
 
 } finally {

@@ -144,11 +144,12 @@ class ExportJob:
             return self.steps(self.frames(), len(self.track), "texture")
 
         if "textures" not in self.shelf:
+            textures: list[HeadTexture | None] = [None] * self.track.num_people
             try:
-                self.shelf["textures"] = textures_of(self.track, self.home, frames, self.options.texture_px)
+                textures = textures_of(self.track, self.home, frames, self.options.texture_px)
             except AssetMissingError as error:
-                self.shelf["textures"] = [None] * self.track.num_people
                 self.shelf["no texture"] = f"without texture: {error}"
+            self.shelf["textures"] = textures
         return self.shelf["textures"]
 
 
