@@ -1,6 +1,8 @@
 """Draw the pictures of docs/exports.md from the sample clip: what exports look like, the viewer, the report.
 
-python docs/make_export_pictures.py        from the top folder; needs what tests/interop needs: Node.js, its packages, Chromium
+python docs/make_export_pictures.py
+
+Run it in the top folder; it needs what tests/interop needs: Node.js with its packages, and Chromium.
 """
 
 from __future__ import annotations
