@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,17 @@ def project(points_cam: Array, intrinsics: Intrinsics) -> Array:
     depth = points_cam[..., 2]
     x_px = intrinsics.fx * points_cam[..., 0] / depth + intrinsics.cx
     y_px = intrinsics.fy * points_cam[..., 1] / depth + intrinsics.cy
-    if isinstance(points_cam, torch.Tensor):
-        return torch.stack((x_px, y_px), dim=-1)
-    return np.stack((x_px, y_px), axis=-1)
+    if isinstance(points_cam, np.ndarray):
+        return np.stack((x_px, y_px), axis=-1)
+    # Only who holds a tensor has imported torch, which takes seconds.
+    import torch
+
+    return torch.stack((x_px, y_px), dim=-1)
 
 
 def transform(a_from_b: Array, points_b: Array) -> Array:
     """Apply rigid transforms (..., 3 or 4, 4) to points (..., N, 3)."""
     rotation, translation = a_from_b[..., :3, :3], a_from_b[..., :3, 3]
-    if isinstance(points_b, torch.Tensor):
-        return points_b @ rotation.transpose(-1, -2) + translation[..., None, :]
-    return points_b @ np.swapaxes(rotation, -1, -2) + translation[..., None, :]
+    if isinstance(points_b, np.ndarray):
+        return points_b @ np.swapaxes(rotation, -1, -2) + translation[..., None, :]
+    return points_b @ rotation.transpose(-1, -2) + translation[..., None, :]

@@ -11,7 +11,6 @@ Where the regressor does not touch vertices that expressions move, the two are t
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,26 +18,16 @@ import torch
 from torch import Tensor
 
 from flame.errors import InputError
+from flame.head_files import NUM_JOINTS as NUM_JOINTS
+from flame.head_files import NUM_POSE_FEATURES as NUM_POSE_FEATURES
+from flame.head_files import JointAction as JointAction
+from flame.head_files import content_hash
 from flame.rotation import matrix_from_axis_angle
 from flame.skinning import joint_transforms, skin
 from flame.topology import Topology
 
 JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
-NUM_JOINTS = len(JOINT_NAMES)
 JAW = JOINT_NAMES.index("jaw")
-NUM_POSE_FEATURES = 9 * (NUM_JOINTS - 1)
-
-
-@dataclass(frozen=True)
-class JointAction:
-    """Name a facial action that is motion of a joint, not of the surface."""
-
-    name: str
-    """ARKit's name of the action, such as ``jawOpen``."""
-    joint: int
-    """Index into `JOINT_NAMES`."""
-    axis_angle: tuple[float, float, float]
-    """The joint's rotation at weight 1, radians."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,7 +105,6 @@ class HeadModel:
     @cached_property
     def content_hash(self) -> str:
         """Return the SHA-256 of the numbers that define the head, equal for its float32 and float64 versions."""
-        digest = hashlib.sha256()
         arrays = (
             self.template,
             self.shape_basis.permute(2, 0, 1),
@@ -125,12 +113,8 @@ class HeadModel:
             self.joint_regressor,
             self.skin_weights,
         )
-        for array in arrays:
-            digest.update(f"{tuple(array.shape)};".encode())
-            digest.update(array.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes())
-        digest.update(self.faces.to("cpu", torch.int64).contiguous().numpy().astype("<i8").tobytes())
-        digest.update(repr((self.parents, self.has_jaw)).encode())
-        return digest.hexdigest()
+        numbers = tuple(array.detach().to("cpu", torch.float32).numpy() for array in arrays)
+        return content_hash(numbers, self.faces.cpu().numpy(), self.parents, self.has_jaw)
 
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> HeadModel:
         """Return the head in another floating-point type or on another device."""

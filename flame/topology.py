@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from flame.errors import InputError
 
@@ -89,6 +88,9 @@ def mirror_from_template(template: np.ndarray, tolerance_m: float = 5e-3) -> np.
     Returns:
         Partner indices, int64 (V,); None where some vertex has no partner within the tolerance.
     """
+    # Heads with a mirror map of their own, as the shipped one, need not wait for its import.
+    from scipy.spatial import KDTree
+
     count = len(template)
     reflected = template * np.array((-1.0, 1.0, 1.0))
     neighbours = min(_MIRROR_CANDIDATES, count)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from configs.schema import StatusConfig
-from priors.evidence import FaceEvidence
+if TYPE_CHECKING:
+    from configs.schema import StatusConfig
+    from priors.evidence import FaceEvidence
 
 
 class FrameStatus(enum.IntEnum):

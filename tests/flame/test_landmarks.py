@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from flame import load_head
 from flame.errors import InputError
 from flame.landmarks import MEDIAPIPE, NOW, embedding_path, read_embedding, write_embedding
-from flame.loading import resources
 
 
 @pytest.fixture(scope="module")
