@@ -41,7 +41,7 @@ format: $(VENV)/installed-test ## format the code and fix what can be fixed by m
 	@$(RUN) -m ruff format .
 
 bench: $(VENV)/installed-test ## measure speed and accuracy
-	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(RUN) "$$script"; done
+	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(RUN) "$$script" || true; done
 
 clean: ## remove the environment, caches and the demo's output
 	rm -rf $(VENV) $(OUTPUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
-"""Time the viewer: ``python -m benchmarks.viewer FOLDER``, FOLDER being the output of a run of tracker.run.
+"""Time the viewer: ``python -m benchmarks.viewer [FOLDER]``, FOLDER being the output of a run of tracker.run.
 
-Makes a track of 10 000 frames by repeating the one in FOLDER and prints
+Makes a track of 10 000 frames by repeating the one in FOLDER (the sample's truth without it) and prints
 
 - the seconds from the start of ``python -m tracker.view`` until its page is served, and until the first head is seen in
   a headless Chromium that was running before (without one, the first figure alone), each the best of several;
@@ -43,7 +43,9 @@ WebGL2RenderingContext.prototype.drawElements = function (mode, count, ...rest) 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="output folder of a run of tracker.run")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("examples/sample_truth"), help="output folder of a run (the sample)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="openings of which the best counts")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each playback")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Draw the pictures of docs/exports.md from the sample clip: what exports look like, the viewer, the report.
 
-python docs/make_export_pictures.py
+python -m docs.make_export_pictures
 
 Run it in the top folder; it needs what tests/interop needs: Node.js with its packages, and Chromium.
 """
