@@ -28,6 +28,7 @@ from tracker.view import view
 from tracker.viewer.scene import SURFACES
 
 NUM_FRAMES = 10_000
+SAMPLE = Path("examples/sample_truth")
 _PER_FRAME_AXIS = 1
 _WATCH_DRAWS = """
 window.firstHead = 0; window.draws = 0;
@@ -43,9 +44,7 @@ WebGL2RenderingContext.prototype.drawElements = function (mode, count, ...rest) 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("examples/sample_truth"), help="output folder of a run (the sample)"
-    )
+    parser.add_argument("folder", nargs="?", type=Path, default=SAMPLE, help="output folder of a run (the sample)")
     parser.add_argument("--rounds", type=int, default=3, help="openings of which the best counts")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each playback")
     options = parser.parse_args()
