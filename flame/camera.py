@@ -23,6 +23,10 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+OPENGL_AXES = (1.0, -1.0, -1.0)
+"""What turns camera space into that of OpenGL, glTF and USD (+x right, +y up, looking along -z), and back: the factors
+of the three axes."""
+
 Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
 
 

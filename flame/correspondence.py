@@ -7,6 +7,7 @@ A correspondence is a list of pairs of surface points, so it reads in both direc
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import zipfile
@@ -112,12 +113,18 @@ def load_correspondence(source: HeadModel, target: HeadModel) -> SurfaceCorrespo
 
 def correspondence_paths(source: HeadModel, target: HeadModel) -> list[Path]:
     """Return where the correspondence of two heads may lie, in either direction: best place first."""
-    pair = "_".join(sorted(head.content_hash[:16] for head in (source, target)))
+    pair = "_".join(sorted(_key(head) for head in (source, target)))
     files = [Path(head.source) for head in (source, target)]
     beside = [file for file in files if file.suffix in _MODEL_SUFFIXES and file.is_file()]
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(home) / "pixel3dmm-tracker" / f"correspondence_{pair}.npz"
     return [*(file.with_name(f"{file.stem}.correspondence_{pair}.npz") for file in beside), cache]
+
+
+def _key(head: HeadModel) -> str:
+    """Return what tells a head from others: its numbers, and which regions of it are known, for they decide, too."""
+    regions = sorted(head.topology.regions) if head.topology is not None else []
+    return hashlib.sha256(" ".join((head.content_hash, *regions)).encode()).hexdigest()[:16]
 
 
 def write_correspondence(path: Path, correspondence: SurfaceCorrespondence) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 
 from flame.camera import Intrinsics, project
-from flame.errors import InputError
+from flame.errors import InputError, UserError
 from flame.model import HeadModel
 from flame.rasterizer import NEAR_METRES, rasterize
 from flame.render import visible_box
@@ -139,9 +140,9 @@ def head_alpha(matting: Matting, image: np.ndarray, context: MattingContext) -> 
     """Return a head's opacity, float32 (H, W) in [0, 1]: a matting's, without neighbours, islands and what is below.
 
     Raises:
-        InputError: the matting returns something else than an opacity of the picture's size.
+        InputError: the matting fails, or returns something else than an opacity of the picture's size.
     """
-    alpha = np.asarray(matting(image, context))
+    alpha = np.asarray(_ask(matting, image, context))
     if alpha.shape != image.shape[:2] or alpha.dtype.kind != "f":
         raise InputError(
             f"the matting returned {alpha.dtype} {alpha.shape}; it has to return float32 {image.shape[:2]}, 0 to 1"
@@ -161,6 +162,25 @@ def head_alpha(matting: Matting, image: np.ndarray, context: MattingContext) -> 
     result = np.zeros((height, width), np.float32)
     result[rows, columns] = part * keep
     return result
+
+
+def _ask(matting: Matting, image: np.ndarray, context: MattingContext) -> object:
+    """Return what a matting returns; where one of the user's raises, say what and where in one line.
+
+    Raises:
+        InputError: it raises.
+    """
+    if isinstance(matting, MediaPipeMatting):
+        return matting(image, context)
+    try:
+        return matting(image, context)
+    except UserError:
+        raise
+    except Exception as error:
+        *_, last = traceback.extract_tb(error.__traceback__)
+        reason = " ".join([type(error).__name__, *str(error).split()])
+        where = f"{last.filename}, line {last.lineno}"
+        raise InputError(f"the matting failed: {reason} ({where})") from error
 
 
 class MediaPipeMatting:

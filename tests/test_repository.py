@@ -159,6 +159,14 @@ def test_importing_is_light(name):
     assert result.stdout.split() == []
 
 
+@pytest.mark.parametrize("name", ["run", "export.__main__", "convert", "report.__main__", "view"])
+def test_commands_speak_before_heavy_libraries_load(name):
+    heavy = {"numpy", "torch", "cv2", "scipy", "numba", "mediapipe", "av", "pxr", "viser", "plotly", "PIL"}
+    code = f"import sys, tracker.{name}; print(*sorted({heavy!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
 def test_the_licence_is_complete():
     licence = (ROOT / "LICENSE").read_text()
     assert "Apache License" in licence

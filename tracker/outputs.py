@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from flame.errors import InputError
 from tracker.clip import Cast, Toolkit, TrackedFrame
+from tracker.export.formats import EXPORT_FOLDER, FORMATS
 from tracker.frames import SourceInfo
 from tracker.interruption import held_back
 from tracker.output_files import make_output_folder, write_image
@@ -40,8 +42,10 @@ def prepare_folder(folder: Path, info: SourceInfo) -> None:
         OutputError: the folder cannot be made or written.
     """
     targets = {(folder / name).resolve() for name in RESULT_NAMES}
+    exports = {(folder / EXPORT_FOLDER / name).resolve() for name in FORMATS}
     for path in (info.path, *info.image_paths):
-        if path.resolve() in targets:
+        place = path.resolve()
+        if place in targets or exports & {place, *place.parents}:
             raise InputError(f"{path}: the results in {folder} would overwrite it; choose another folder with -o.")
     make_output_folder(folder)
 
@@ -137,6 +141,8 @@ def _remove_results(folder: Path) -> None:
     for name in RESULT_NAMES:
         for path in (folder / name, folder / f".{name}.part"):
             path.unlink(missing_ok=True)
+    for name in FORMATS:
+        shutil.rmtree(folder / EXPORT_FOLDER / name, ignore_errors=True)
 
 
 def describe(

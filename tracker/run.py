@@ -31,6 +31,8 @@ examples:
   python -m tracker.run group.mp4 --faces 3 -o out      track up to three people
   python -m tracker.run photo1.jpg photo2.jpg --same-person --no-overlay
                                                         one identity from several photos
+  python -m tracker.run video.mp4 --export glb,arkit --report
+                                                        for Blender and Unreal, and a page to look at
   python -m tracker.run video.mp4 --set smoothing.half_width_seconds=0
 
 The output folder holds track.npz (parameters per person and frame), track.json (the same head matter, readable) and
@@ -229,12 +231,12 @@ class _Exports:
         Raises:
             InputError: a format is not known, or an option cannot be meant.
         """
-        from tracker.export.job import ExportOptions
+        from tracker.export.writing import check_options
 
         self.num_failed = 0
-        self._options = export_options(arguments)
-        ExportOptions(**self._options)
         self._names = [each.name for each in find_formats(arguments.export)] if arguments.export else []
+        self._options = export_options(arguments)
+        check_options(**self._options)
         self._wants_report = arguments.report
         self._report = report
 
@@ -243,12 +245,25 @@ class _Exports:
         self._report.finish(track, folder)
         if folder is None:
             return
+        # The input is tracked, whatever becomes of its exports.
         if self._names and track.is_tracked.any():
-            self._export(folder)
+            with self._telling("export"):
+                self._export(folder)
         if self._wants_report:
             from tracker.report import write_report
 
-            say(f"  report  {write_report(folder, show_steps=show_steps)}")
+            with self._telling("report"):
+                say(f"  report    {write_report(folder, show_steps=show_steps)}")
+        self._report.restart_clock()
+
+    @contextlib.contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Print why something cannot be written, and go on."""
+        try:
+            yield
+        except UserError as error:
+            print(f"error: {what}: {error}", file=sys.stderr)
+            self.num_failed += 1
 
     def _export(self, folder: Path) -> None:
         """Write the formats."""
@@ -310,6 +325,10 @@ class _Report:
 
         self.close()
         say(summary(track, folder, time.perf_counter() - self._started))
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Measure the next input from now on."""
         self._started = time.perf_counter()
 
     def fail(self, _path: Path, error: UserError) -> None:
@@ -317,7 +336,7 @@ class _Report:
         self.close()
         print(f"error: {error}", file=sys.stderr)
         self.num_failed += 1
-        self._started = time.perf_counter()
+        self.restart_clock()
 
     def interrupt(self) -> None:
         """Close the bar and print what is left of the run."""

@@ -22,6 +22,7 @@ from flame.errors import InputError
 from flame.loading import load_head
 from flame.model import HeadModel
 from flame.surface import SurfacePoints
+from flame.topology import Topology
 from tests.disguised_head import disguised
 from tests.toy_head import make_toy_head
 
@@ -107,6 +108,17 @@ def test_it_is_found_once_and_kept_beside_the_head_s_file(found, commons, foreig
     load_correspondence(commons, foreign[0])
     assert calls == [1, 1] and len(list((tmp_path / "cache").rglob("*.npz"))) == 1
     assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_it_is_found_anew_when_more_is_known_of_a_head(commons, foreign, tmp_path):
+    file = tmp_path / "mine.pkl"
+    file.touch()
+    plain = replace(foreign[0], source=str(file), topology=None)
+    topology = Topology(faces=plain.faces.numpy(), regions={"face": np.ones(plain.num_vertices, bool)})
+    masked = replace(plain, topology=topology)
+    assert plain.content_hash == masked.content_hash
+    assert correspondence_paths(commons, plain) == correspondence_paths(plain, commons)
+    assert correspondence_paths(commons, plain)[0] != correspondence_paths(commons, masked)[0]
 
 
 def test_a_file_of_other_heads_or_a_damaged_one_is_as_good_as_none(found, commons, foreign, tmp_path):

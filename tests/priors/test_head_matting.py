@@ -196,3 +196,11 @@ def test_a_matting_that_returns_something_else_is_told(wrong: object, commons: H
     context = MattingContext(0, 0, place(commons))
     with pytest.raises(InputError, match="has to return float32"):
         head_alpha(lambda image, context: wrong, PICTURE, context)  # pyright: ignore
+
+
+def test_a_matting_that_raises_is_told_in_one_line(commons: HeadModel):
+    def fail(_image: np.ndarray, _context: MattingContext) -> np.ndarray:
+        raise ValueError("no such\ndevice")
+
+    with pytest.raises(InputError, match=r"the matting failed: ValueError no such device \(.*_matting.py, line"):
+        head_alpha(fail, PICTURE, MattingContext(0, 0, place(commons)))

@@ -49,7 +49,10 @@ def add_panel_options(parser: argparse.ArgumentParser) -> None:
         "--panels", action="store_true", help="overlay video: input, normals, 2D vertices, overlay, mesh"
     )
     parser.add_argument(
-        "--layout", choices=("row", "grid"), default="row", help="panels side by side (default), or in a grid"
+        "--layout",
+        choices=("row", "grid"),
+        default="row",
+        help="how --panels lie: side by side (default), or in a grid",
     )
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from flame.arkit import ARKIT_NAMES
+from flame.camera import OPENGL_AXES
 from flame.model import HeadModel
 from flame.rotation import matrix_from_axis_angle
 from tracker.export.job import ExportJob, Written
@@ -65,7 +66,7 @@ TIMECODE_RATE = 60
 _CUT_TOLD = 0.01
 """Coefficients are told to have been cut off where they exceed 1 by more."""
 
-_VIEWER_FROM_CAM = np.diag([1.0, -1.0, -1.0])
+_VIEWER_FROM_CAM = np.diag(OPENGL_AXES)
 
 
 def write(job: ExportJob) -> Written:
@@ -74,7 +75,7 @@ def write(job: ExportJob) -> Written:
     Raises:
         UserError: the head has no ARKit actions and cannot be converted.
     """
-    track, notes = _with_actions(job.track)
+    track, notes = _with_actions(job)
     paths = []
     for person in job.people:
         name = "arkit" if track.num_people == 1 else f"person_{person}"
@@ -83,14 +84,15 @@ def write(job: ExportJob) -> Written:
     return Written(tuple(paths), tuple(notes))
 
 
-def _with_actions(track: Track) -> tuple[Track, list[str]]:
+def _with_actions(job: ExportJob) -> tuple[Track, list[str]]:
     """Return the track on a head that has ARKit actions, and a note for each person where it was converted."""
+    track = job.track
     if has_actions(track.head_model):
         return track, []
     from flame import load_head
     from tracker.conversion import convert_track
 
-    conversion = convert_track(track, load_head("commons"))
+    conversion = convert_track(track, load_head("commons"), show_frames=job.show_steps)
     notes = []
     for person, errors in enumerate(conversion.error_mm):
         if np.isfinite(errors).any():

@@ -7,16 +7,21 @@ expressed template, ``v = R (v - J0) + J0 + translation``, so ``translation = t 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
 from flame.errors import InputError
+from flame.model import JOINT_NAMES
 from flame.saving import NUM_EXPRESSION_COLUMNS, NUM_SHAPE_COLUMNS
 from tracker.result import Track
 
-_ROOT, _NECK = 0, 1
+NUM_VERTICES = 5023
+"""Vertices of FLAME, the only head that programs for its codes know."""
+
+_NECK = JOINT_NAMES.index("neck")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +45,6 @@ class FlameMotion:
     joints: np.ndarray
     """Joints of the shaped and expressed template, head space, float64 (N, 5, 3), metres."""
 
-    def __len__(self) -> int:
-        """Return N."""
-        return len(self.positions)
-
-    @property
-    def head_from_steady(self) -> np.ndarray:
-        """Return what the neck joint does to what it carries, float64 (N, 4, 4).
-
-        Formats without a neck joint hold the head steady and move the camera: vertices that follow the neck alone are
-        ``head_from_steady`` times those of the same head with a straight neck, but for the neck's pose correctives.
-        """
-        neck = self.joints[:, _NECK]
-        return about(Rotation.from_rotvec(self.neck).as_matrix(), neck)
-
-    @property
-    def cam_from_steady(self) -> np.ndarray:
-        """Return the rigid transforms of a head whose neck is held straight, float64 (N, 4, 4)."""
-        return self.cam_from_head @ self.head_from_steady
-
 
 def flame_motion(track: Track, person: int) -> FlameMotion:
     """Return a person's motion in the frames in which the person is tracked.
@@ -73,24 +59,49 @@ def flame_motion(track: Track, person: int) -> FlameMotion:
             f"the format holds {NUM_SHAPE_COLUMNS} and {NUM_EXPRESSION_COLUMNS}; convert the track with --convert-to."
         )
     at = np.flatnonzero(track.is_tracked[person])
-    expression = track.expression[person, at].astype(np.float64)
-    with torch.no_grad():
-        rest = head.rest(torch.from_numpy(np.asarray(track.identity[person]))).joints.double().numpy()
-        moved = head.joint_expression_basis.double().numpy()
-    transforms = np.tile(np.eye(4), (len(at), 1, 1))
-    transforms[:, :3, :3] = Rotation.from_rotvec(track.rotation[person, at]).as_matrix()
-    transforms[:, :3, 3] = track.translation[person, at]
     jaw = track.jaw[person, at].astype(np.float64)
     return FlameMotion(
         positions=at,
         shape=_padded(track.identity[person], NUM_SHAPE_COLUMNS),
-        expression=_padded(expression, NUM_EXPRESSION_COLUMNS),
+        expression=_padded(track.expression[person, at], NUM_EXPRESSION_COLUMNS),
         neck=track.neck[person, at].astype(np.float64),
         jaw=jaw if head.has_jaw else np.zeros_like(jaw),
         eyes=np.concatenate((track.left_eye[person, at], track.right_eye[person, at]), axis=1).astype(np.float64),
-        cam_from_head=transforms,
-        joints=rest + np.einsum("jce,ne->njc", moved, expression),
+        cam_from_head=_cam_from_head(track, person, at),
+        joints=_joints(track, person, at),
     )
+
+
+def cam_from_steady(track: Track, person: int, positions: np.ndarray) -> np.ndarray:
+    """Return the rigid transforms of a head whose neck is held straight, float64 (N, 4, 4), OpenCV axes, metres.
+
+    Formats without a neck joint hold the head steady and move the camera: what follows the neck alone is seen where it
+    is, but for the neck's pose correctives.
+
+    Args:
+        track: the track.
+        person: which person.
+        positions: frames in which the person is tracked, int64 (N,).
+    """
+    turn = Rotation.from_rotvec(track.neck[person, positions]).as_matrix()
+    return _cam_from_head(track, person, positions) @ about(turn, _joints(track, person, positions)[:, _NECK])
+
+
+def _cam_from_head(track: Track, person: int, positions: np.ndarray) -> np.ndarray:
+    """Return the poses of the head in some frames, float64 (N, 4, 4)."""
+    transforms = np.tile(np.eye(4), (len(positions), 1, 1))
+    transforms[:, :3, :3] = Rotation.from_rotvec(track.rotation[person, positions]).as_matrix()
+    transforms[:, :3, 3] = track.translation[person, positions]
+    return transforms
+
+
+def _joints(track: Track, person: int, positions: np.ndarray) -> np.ndarray:
+    """Return the joints of the shaped and expressed template in some frames, head space, float64 (N, 5, 3), metres."""
+    head = track.head_model
+    with torch.no_grad():
+        rest = head.rest(torch.from_numpy(np.asarray(track.identity[person]))).joints.double().numpy()
+        moved = head.joint_expression_basis.double().numpy()
+    return rest + np.einsum("jce,ne->njc", moved, track.expression[person, positions].astype(np.float64))
 
 
 def root_pose(world_from_head: np.ndarray, root_joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +130,14 @@ def rotation_6d(turn: np.ndarray) -> np.ndarray:
     ``pytorch3d.transforms.matrix_to_rotation_6d``.
     """
     return turn[..., :2, :].reshape(*turn.shape[:-2], 6)
+
+
+def other_version_note(track: Track, reader: str, file: str) -> str:
+    """Say which FLAME file a program puts the codes into: versions of FLAME share their mesh, not their codes."""
+    return (
+        f"{reader} puts the codes into its {file}; if the track's {Path(track.head).name} is another version, "
+        "export with --convert-to and that file"
+    )
 
 
 def _padded(values: np.ndarray, count: int) -> np.ndarray:

@@ -17,6 +17,9 @@ LostRule = Literal["hold", "gap", "skip"]
 """What becomes of frames without a person: ``hold`` repeats the last tracked pose (before the first one, that one),
 ``gap`` keeps the frame and shows nobody, ``skip`` leaves the frame out."""
 
+EXPORT_FOLDER = "export"
+"""The folder of exports in a track's output folder."""
+
 ALL = "all"
 """Stands for every format on the command line."""
 
@@ -65,7 +68,7 @@ _LIST = (
         "arkit",
         "CSV of the 52 ARKit coefficients, head and eyes, in the columns of Live Link Face",
         "Unreal (Live Link Face import), Blender add-ons, Maya",
-        "gap",
+        "skip",
         "tracker.export.arkit:write",
     ),
     Format(
@@ -122,20 +125,19 @@ FORMATS: dict[str, Format] = {each.name: each for each in _LIST}
 """The formats by name, in the order in which they are told."""
 
 
-def find_formats(names: Iterable[str]) -> list[Format]:
+def find_formats(names: str | Iterable[str]) -> list[Format]:
     """Return formats by their names, which may be joined by commas; ``all`` stands for every one.
 
     Raises:
         InputError: a name is not known, or there is none.
     """
-    wanted = [name for text in names for name in text.split(",") if name]
+    texts = [names] if isinstance(names, str) else names
+    wanted = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     if not wanted:
         raise InputError(f"no format is named; known are {', '.join(FORMATS)}, and {ALL}.")
-    if ALL in wanted:
-        return list(FORMATS.values())
     for name in wanted:
-        if name not in FORMATS:
+        if name not in FORMATS and name != ALL:
             near = difflib.get_close_matches(name, FORMATS, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise InputError(f"export '{name}' is not known; {hint}known are {', '.join(FORMATS)}, and {ALL}.")
-    return [FORMATS[name] for name in dict.fromkeys(wanted)]
+    return list(FORMATS.values()) if ALL in wanted else [FORMATS[name] for name in dict.fromkeys(wanted)]

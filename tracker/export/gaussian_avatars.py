@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from flame.camera import OPENGL_AXES
 from flame.saving import save_flame_pkl
 from tracker.export.avatar_frames import (
     HeadPicture,
@@ -37,14 +38,11 @@ from tracker.export.avatar_frames import (
     over_white,
     padded_view,
 )
-from tracker.export.flame_pose import FlameMotion, flame_motion, root_pose
+from tracker.export.flame_pose import NUM_VERTICES, FlameMotion, flame_motion, other_version_note, root_pose
 from tracker.export.job import ExportJob, Written
 
-NUM_VERTICES = 5023
-"""Vertices of FLAME, the only head whose parts GaussianAvatars knows; it adds 120 for teeth and pads offsets."""
-
 _TRAIN_SHARE = 0.7
-_WORLD_FROM_VIEW = np.diag((1.0, -1.0, -1.0))
+_WORLD_FROM_VIEW = np.diag(OPENGL_AXES)
 """OpenCV's camera axes in the world, which has OpenGL's."""
 _CANONICAL_JAW = (0.3, 0.0, 0.0)
 """The jaw of the canonical head, open."""
@@ -208,5 +206,7 @@ def _notes(job: ExportJob, view: View, sets: dict[int, _DataSet]) -> tuple[str, 
             f"GaussianAvatars knows FLAME's {NUM_VERTICES} vertices, this head has {count}: "
             f"export with --convert-to and your FLAME file for it{beside}"
         )
+    else:
+        notes.append(other_version_note(job.track, "GaussianAvatars", "flame2023.pkl (with a jaw)"))
     notes.append("GaussianAvatars: train with --bind_to_mesh --white_background; one camera asks for --sh_degree 0")
     return tuple(notes)

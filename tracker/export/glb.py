@@ -33,11 +33,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flame.camera import OPENGL_AXES
 from flame.errors import InputError
 from tracker.export.glb_buffers import GlbBuffers
 from tracker.export.glb_mesh import head_primitive, jpeg, painted, split_at_seams
 from tracker.export.job import Written
-from tracker.export.rig import HeadMotion, RiggedHead, head_motion, rig_head
+from tracker.export.rig import HeadMotion, RiggedHead, head_motion, rig_head, unbroken_quaternions
 
 if TYPE_CHECKING:
     from flame.camera import Intrinsics
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "track.glb"
 
-_GLTF_FROM_CAM = np.diag((1.0, -1.0, -1.0, 1.0))
+_GLTF_FROM_CAM = np.diag((*OPENGL_AXES, 1.0))
 _NEAR_METRES, _FAR_METRES = 0.01, 100.0
 _CENTRED_PX = 0.5
 """A principal point this far from the image's centre is not worth a note."""
@@ -176,10 +177,9 @@ class _Document:
         """Add joints under a node of their own; return that node and the joints."""
         local = motion.parent_from_joint(rig.joint_parents)
         local[:, 0] = _GLTF_FROM_CAM @ local[:, 0]
-        joints = []
+        turns, joints = unbroken_quaternions(local[..., :3, :3]).astype(np.float32), []
         for joint, name in enumerate(rig.joint_names):
-            rotations = _quaternions(local[:, joint, :3, :3])
-            places = local[:, joint, :3, 3].astype(np.float32)
+            rotations, places = turns[:, joint], local[:, joint, :3, 3].astype(np.float32)
             entry = {"name": prefix + name, "rotation": rotations[0].tolist(), "translation": places[0].tolist()}
             joints.append(self._add("nodes", entry))
             self._add_keys(joints[-1], "rotation", rotations)
@@ -252,16 +252,6 @@ def _key_seconds(track: Track) -> np.ndarray:
             f"{track.pts_seconds[first + 1]} s; GLB needs times that increase."
         )
     return seconds
-
-
-def _quaternions(rotations: np.ndarray) -> np.ndarray:
-    """Return quaternions x, y, z, w, float32 (T, 4), of rotations (T, 3, 3), each on the side of the one before."""
-    from scipy.spatial.transform import Rotation
-
-    quaternions = Rotation.from_matrix(rotations).as_quat()
-    flips = np.cumprod(np.where((quaternions[1:] * quaternions[:-1]).sum(axis=1) < 0, -1.0, 1.0))
-    quaternions[1:] *= flips[:, None]
-    return quaternions.astype(np.float32)
 
 
 def _inverse_bind_matrices(rest_joints: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def head_primitive(buffers: GlbBuffers, rig: RiggedHead, split: SplitMesh, color
     if split.uv is not None:
         attributes["TEXCOORD_0"] = buffers.vertices(split.uv)
     if colors is not None:
-        linear = np.hstack((_linear(colors), np.ones((len(colors), 1))))
+        linear = np.hstack((light_from_srgb(colors), np.ones((len(colors), 1))))
         attributes["COLOR_0"] = buffers.vertices(np.round(255 * linear[split.vertex]).astype(np.uint8), normalized=True)
     joints, weights = joints_and_weights(rig.skin_weights)
     for number, start in enumerate(range(0, joints.shape[1], 4)):
@@ -163,6 +163,6 @@ def _unit_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return normals
 
 
-def _linear(srgb: np.ndarray) -> np.ndarray:
-    """Return sRGB colours in [0, 1] as linear ones, which vertices carry in glTF (IEC 61966-2-1)."""
+def light_from_srgb(srgb: np.ndarray) -> np.ndarray:
+    """Return sRGB colours in [0, 1] as linear ones, which vertices carry in glTF and USD (IEC 61966-2-1)."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

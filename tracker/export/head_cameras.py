@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from flame.camera import Intrinsics, project, transform
-from flame.model import JOINT_NAMES
 from flame.rasterizer import rasterize
 from tracker.export.avatar_frames import PictureWriter, View, head_pictures
+from tracker.export.flame_pose import cam_from_steady
 
 if TYPE_CHECKING:
     from tracker.export.job import ExportJob
@@ -38,21 +37,12 @@ _FACING = 0.3
 _BEHIND_METRES = 2e-3
 """A vertex is seen where it lies at most so far behind the surface that is drawn at its pixel."""
 
-_NECK = JOINT_NAMES.index("neck")
-
 
 def cam_from_skull(track: Track, person: int) -> np.ndarray:
     """Return the cameras of all frames, float64 (T, 4, 4), OpenCV axes, metres; NaN where the person is not tracked."""
-    model = track.head_model.to(dtype=torch.float64)
-    identity = torch.from_numpy(np.asarray(track.identity[person], np.float64))
     cameras = np.full((len(track), 4, 4), np.nan)
-    for frame in np.flatnonzero(track.is_tracked[person]):
-        with torch.no_grad():
-            posed = model.rest(identity).pose(
-                expression=torch.from_numpy(np.asarray(track.expression[person, frame], np.float64)),
-                neck=torch.from_numpy(np.asarray(track.neck[person, frame], np.float64)),
-            )
-        cameras[frame] = track.cam_from_head(int(frame), person) @ posed.posed_from_rest[_NECK].numpy()
+    tracked = np.flatnonzero(track.is_tracked[person])
+    cameras[tracked] = cam_from_steady(track, person, tracked)
     return cameras
 
 

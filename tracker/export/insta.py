@@ -26,11 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from tracker.export.avatar_frames import HeadPicture, PictureWriter, as_bytes, head_pictures, obj_text
+from tracker.export.avatar_frames import HeadPicture, PictureWriter, as_bytes, head_pictures
 from tracker.export.face_parts import part_notes, part_of_triangles, parts_seen
-from tracker.export.gaussian_avatars import NUM_VERTICES
+from tracker.export.flame_pose import NUM_VERTICES
 from tracker.export.job import ExportJob, Written
-from tracker.export.metrical_tracker import SteadyHead, head_notes
+from tracker.export.mesh_files import obj_text
+from tracker.export.steady_head import SteadyHead, head_notes
 
 TEST_FRAMES, VAL_FRAMES = 350, 20
 _TEST_SHARE = 0.35

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -100,7 +99,7 @@ class ExportJob:
         """Return the items, while a bar shows how far through ``count`` of them their reader is."""
         return self.show_steps(items, count, label)
 
-    @cached_property
+    @property
     def source(self) -> SourceInfo:
         """Return the clip that was tracked.
 
@@ -110,7 +109,10 @@ class ExportJob:
         """
         from tracker.tracked_clip import find_clip
 
-        return find_clip(self.track, self.options.source)
+        # Every format has a job of its own, and to know a clip again all of it is read.
+        if "source" not in self.shelf:
+            self.shelf["source"] = find_clip(self.track, self.options.source)
+        return self.shelf["source"]
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
         """Yield position in the track and picture of every frame of the track, in order and in constant memory.
@@ -127,6 +129,7 @@ class ExportJob:
         """Return a person's texture, fused from the clip; None where textures are not wanted or not possible.
 
         Raises:
+            AssetMissingError: the clip is not where it is said to be now.
             InputError: the clip is another one, or cannot be read.
         """
         return self._textures()[person] if self.options.texture else None
@@ -148,6 +151,8 @@ class ExportJob:
             try:
                 textures = textures_of(self.track, self.home, frames, self.options.texture_px)
             except AssetMissingError as error:
+                if self.options.source is not None:
+                    raise
                 self.shelf["no texture"] = f"without texture: {error}"
             self.shelf["textures"] = textures
         return self.shelf["textures"]

@@ -19,6 +19,7 @@ import json
 
 import numpy as np
 
+from flame.camera import OPENGL_AXES
 from tracker.export.head_cameras import IMAGES, MASKS, HeadScene, scene_notes, write_scenes
 from tracker.export.job import ExportJob, Written
 from tracker.export.mesh_files import ply_bytes
@@ -26,7 +27,7 @@ from tracker.export.mesh_files import ply_bytes
 WORLD_FROM_HEAD = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 """nerfstudio's +z up from head space's +y up."""
 
-_CAM_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+_CAM_FROM_OPENGL = np.diag((*OPENGL_AXES, 1.0))
 _POINTS = "points.ply"
 _COMMAND = "--center-method none --auto-scale-poses False"
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from flame.model import JOINT_NAMES, NUM_JOINTS, HeadModel
 from flame.rotation import matrix_from_axis_angle
@@ -139,6 +140,17 @@ def shown_frames(is_tracked: np.ndarray) -> np.ndarray:
     tracked = np.flatnonzero(is_tracked)
     held = np.searchsorted(tracked, np.arange(len(is_tracked)), side="right") - 1
     return tracked[np.maximum(held, 0)]
+
+
+def unbroken_quaternions(rotations: np.ndarray) -> np.ndarray:
+    """Return quaternions x, y, z, w, float64 (T, J, 4), of rotations (T, J, 3, 3), each on the side of the one before.
+
+    A quaternion and its negative are the same turn; between keys only neighbours on one side are a short way.
+    """
+    quaternions = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_quat().reshape(*rotations.shape[:2], 4)
+    flips = np.cumprod(np.where((quaternions[1:] * quaternions[:-1]).sum(axis=-1) < 0, -1.0, 1.0), axis=0)
+    quaternions[1:] *= flips[..., None]
+    return quaternions
 
 
 def _morph_names(model: HeadModel) -> list[str]:

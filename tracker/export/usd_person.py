@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from flame.shading import CLAY, linear_from_srgb, vertex_normals
-from tracker.export.rig import HeadMotion, RiggedHead
+from flame.camera import OPENGL_AXES
+from flame.shading import CLAY, vertex_normals
+from tracker.export.glb_mesh import light_from_srgb
+from tracker.export.rig import HeadMotion, RiggedHead, unbroken_quaternions
 from tracker.export.usd_modules import Gf, Sdf, Usd, UsdGeom, UsdShade, UsdSkel, Vt
 
-_WORLD_FROM_CAM = np.diag((1.0, -1.0, -1.0, 1.0))
+_WORLD_FROM_CAM = np.diag((*OPENGL_AXES, 1.0))
 _UNMOVED_METRES = 1e-7
 _UNTURNED = 1e-4
 """Changes of position and of unit normals below these are left out of blend shapes."""
@@ -129,15 +130,11 @@ def _add_animation(stage: Any, path: str, joints: list[str], shapes: list[str]) 
 
 def _animate_joints(animation: Any, parent_from_joint: np.ndarray, codes: np.ndarray) -> None:
     """Write rotation and place of the joints in every frame, float64 (T, 5, 4, 4); they are never scaled."""
-    frames, joints = parent_from_joint.shape[:2]
     places = np.ascontiguousarray(parent_from_joint[..., :3, 3], np.float32)
     _animate(animation.CreateTranslationsAttr(), (Vt.Vec3fArray.FromNumpy(each) for each in places), codes)
-    turns = Rotation.from_matrix(parent_from_joint[..., :3, :3].reshape(-1, 3, 3)).as_quat().reshape(frames, joints, 4)
-    # A quaternion and its negative are the same turn; between samples only neighbours on the same side are a short way.
-    flips = np.cumprod(np.where((turns[1:] * turns[:-1]).sum(axis=-1) < 0, -1.0, 1.0), axis=0)
-    turns[1:] *= flips[..., None]
+    turns = unbroken_quaternions(parent_from_joint[..., :3, :3])
     _animate(animation.CreateRotationsAttr(), (_quaternions(each) for each in turns.tolist()), codes)
-    animation.CreateScalesAttr(Vt.Vec3hArray(joints, Gf.Vec3h(1.0)))
+    animation.CreateScalesAttr(Vt.Vec3hArray(turns.shape[1], Gf.Vec3h(1.0)))
 
 
 def _quaternions(turns: Sequence[Sequence[float]]) -> Any:
@@ -159,7 +156,7 @@ def _add_mesh(stage: Any, path: str, rig: RiggedHead, colors: np.ndarray) -> Any
     mesh.CreateNormalsAttr(_vectors(vertex_normals(rig.rest_vertices, rig.faces)))
     mesh.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
     painted = mesh.CreateDisplayColorPrimvar(UsdGeom.Tokens.vertex)
-    painted.Set(_vectors(linear_from_srgb(colors)))
+    painted.Set(_vectors(light_from_srgb(colors)))
     if rig.uv is not None and rig.uv_faces is not None:
         names = Sdf.ValueTypeNames
         st = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", names.TexCoord2fArray, UsdGeom.Tokens.faceVarying)
@@ -212,7 +209,7 @@ def _add_material(mesh: Any, path: str, picture: str | None) -> None:
         reader = _shader(stage, f"{path}/Colors", "UsdPrimvarReader_float3")
         reader.CreateInput("varname", types.String).Set("displayColor")
         # What programs show that do not read colours of vertices.
-        reader.CreateInput("fallback", types.Float3).Set(Gf.Vec3f(*linear_from_srgb(np.array(CLAY)).tolist()))
+        reader.CreateInput("fallback", types.Float3).Set(Gf.Vec3f(*light_from_srgb(np.array(CLAY)).tolist()))
         color = reader.CreateOutput("result", types.Float3)
     else:
         reader = _shader(stage, f"{path}/Coordinates", "UsdPrimvarReader_float2")

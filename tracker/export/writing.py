@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -12,13 +13,10 @@ from typing import Any
 import numpy as np
 
 from flame.errors import InputError, UserError
-from tracker.export.formats import Format, find_formats
+from tracker.export.formats import EXPORT_FOLDER, Format, find_formats
 from tracker.export.job import ExportJob, ExportOptions, Steps
 from tracker.output_files import make_output_folder, output_error
 from tracker.result import Track
-
-FOLDER = "export"
-"""The folder of exports in a track's output folder."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ OnError = Callable[[Format, UserError], None]
 
 def export(
     track: Track | str | Path,
-    names: Sequence[str],
+    names: str | Sequence[str],
     output: str | Path | None = None,
     *,
     head: str | Path | None = None,
@@ -58,43 +56,86 @@ def export(
         output: folder that gets a folder per format; ``export`` in the track's own folder when not given.
         head: where the head model is now, if it is no longer where it was when the clip was tracked.
         on_done: called after every format.
-        on_error: called with every format that cannot be written, and why; the others are written all the same.
-            Without it the first error is raised.
+        on_error: called with each format that cannot be written, and why; without it the first error is raised.
         show_steps: shows progress, see ``ExportJob``.
         options: fields of ``ExportOptions``.
 
     Raises:
-        UserError: a format or an option is not known, or something cannot be read or written.
+        UserError: a format is not known, an option is out of range, or something cannot be read or written.
+        TypeError: an option is not known.
     """
     formats = find_formats(names)
-    settings = ExportOptions(**options)
+    settings = _with_matting(ExportOptions(**options))
     home = None if isinstance(track, Track) else Path(track)
     if home is None and output is None:
         raise InputError("a track from memory has no folder of its own; say where to export to: output=…")
     loaded = track if isinstance(track, Track) else Track.load(track, head=head)
     if not loaded.is_tracked.any():
         raise InputError("nobody is tracked in any frame; there is nothing to export.")
-    if home is not None and home.suffix == ".npz":
+    # Every format needs it: where it is gone, that is one mistake, too.
+    _ = loaded.head_model
+    if home is not None and home.is_file():
         home = home.parent
-    target = Path(output) if output is not None else Path(home or ".") / FOLDER
+    target = Path(output) if output is not None else Path(home or ".") / EXPORT_FOLDER
     steps = show_steps or _silent
     # The folder's textures are those of its own track, not of a converted one.
     home = home if settings.convert_to is None else None
     loaded, conversion_notes = _converted(loaded, settings, steps)
     make_output_folder(target)
     job = ExportJob(loaded, target, settings, home, steps)
+    return _write_all(formats, job, conversion_notes, on_done, on_error)
+
+
+def _write_all(
+    formats: Sequence[Format],
+    job: ExportJob,
+    more_notes: Sequence[str],
+    on_done: OnDone | None,
+    on_error: OnError | None,
+) -> list[Exported]:
+    """Write one format after the other, and return what was written.
+
+    Raises:
+        UserError: something cannot be read or written, and nobody wants to be told of it (``on_error``).
+    """
     done = []
     for each in formats:
         try:
-            done.append(_write(each, job, conversion_notes))
+            exported = _write(each, job, more_notes)
         except UserError as error:
             if on_error is None:
                 raise
             on_error(each, error)
-        else:
-            if on_done is not None:
-                on_done(done[-1])
+            continue
+        done.append(exported)
+        if on_done is not None:
+            on_done(exported)
     return done
+
+
+def check_options(**options: Any) -> None:
+    """Refuse what cannot be meant, before a clip is tracked for it.
+
+    Args:
+        options: fields of ``ExportOptions``.
+
+    Raises:
+        UserError: one is out of range, or the head to convert to or the matting is not to be had.
+    """
+    settings = _with_matting(ExportOptions(**options))
+    if settings.convert_to is not None:
+        from flame import load_head
+
+        load_head(settings.convert_to)
+
+
+def _with_matting(settings: ExportOptions) -> ExportOptions:
+    """Return options whose matting is to be had: where it is not, that is one mistake and not one per format."""
+    if settings.matting != ExportOptions.matting:
+        from priors.head_matting import find_matting
+
+        find_matting(settings.matting)
+    return settings
 
 
 def _silent(items: Iterable[Any], _count: int, _label: str) -> Iterable[Any]:
@@ -128,8 +169,7 @@ def _write(each: Format, job: ExportJob, more_notes: Sequence[str] = ()) -> Expo
         _remove(part)
         part.mkdir()
         written = each.load()(dataclasses.replace(job, folder=part))
-        _remove(folder)
-        part.replace(folder)
+        _put_in_place(part, folder)
     except OSError as error:
         if isinstance(error, UserError):
             raise
@@ -138,6 +178,26 @@ def _write(each: Format, job: ExportJob, more_notes: Sequence[str] = ()) -> Expo
         shutil.rmtree(part, ignore_errors=True)
     paths = tuple(folder / path.relative_to(part) for path in written.paths)
     return Exported(each, folder, paths, (*more_notes, *written.notes))
+
+
+def _put_in_place(part: Path, folder: Path) -> None:
+    """Rename what is complete to its name; an earlier one keeps the name until then, whole.
+
+    Removing thousands of files takes seconds in which Ctrl-C may come, so it is done under another name.
+    """
+    old = folder.with_name(f".{folder.name}.old")
+    _remove(old)
+    try:
+        if folder.exists() or folder.is_symlink():
+            folder.rename(old)
+        part.rename(folder)
+    except BaseException:
+        if not folder.exists() and (old.exists() or old.is_symlink()):
+            old.rename(folder)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(old)
 
 
 def _remove(path: Path) -> None:

@@ -11,9 +11,9 @@ from flame.errors import UserError
 from tracker.command_line import EXIT_USER_ERROR, Parser, run_command, say, show_steps
 
 _EPILOG = """\
-The report is one file, report.html in FOLDER, that any browser shows without a network: the overlay with its sound,
-status, residual, expression and pose over time, who was found, and what went wrong where. What is no longer there, such
-as the clip, is left out. Exit status: 0 written, 2 something cannot be read or written, 130 interrupted.
+The report is one file, report.html in FOLDER or OUT, that any browser shows without a network: the overlay with its
+sound, status, residual, expression and pose over time, who was found, and what went wrong where. What is no longer
+there, such as the clip, is left out. Exit status: 0 written, 2 something cannot be read or written, 130 interrupted.
 """
 
 
@@ -27,6 +27,7 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run of tracker.run")
+    parser.add_argument("-o", "--output", metavar="OUT", help="where to write (one FOLDER; default: there)")
     parser.add_argument("--source", metavar="PATH", help="the clip, if it is no longer where it was (one FOLDER)")
     parser.add_argument("--head", metavar="PATH", help="the head model, if it is no longer where it was")
     return parser
@@ -36,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if options.source and len(options.folders) > 1:
-        parser.error("--source is the clip of one track; give one FOLDER")
+    if len(options.folders) > 1:
+        if options.source:
+            parser.error("--source is the clip of one track; give one FOLDER")
+        if options.output:
+            parser.error("--output is for one report; give one FOLDER")
     return run_command(lambda: _run(options), lambda: print("interrupted", file=sys.stderr))
 
 
@@ -48,7 +52,9 @@ def _run(options: argparse.Namespace) -> int:
     has_failed = False
     for folder in options.folders:
         try:
-            path = write_report(Path(folder), source=options.source, head=options.head, show_steps=show_steps)
+            path = write_report(
+                Path(folder), options.output, source=options.source, head=options.head, show_steps=show_steps
+            )
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             has_failed = True

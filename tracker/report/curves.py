@@ -9,11 +9,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from flame.arkit import ARKIT_NAMES
+from flame.camera import OPENGL_AXES
 
 if TYPE_CHECKING:
     from tracker.result import Track
 
-EYE_FROM_CAM = np.diag((1.0, -1.0, -1.0))
+EYE_FROM_CAM = np.diag(OPENGL_AXES)
 """Turns OpenCV's axes into those of somebody who looks at the picture: +x right, +y up, +z towards the camera."""
 
 

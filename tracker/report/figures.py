@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracker.report.curves import Curves, runs, thinned
-from tracker.status import FrameStatus
+from tracker.status import STATUS_COLORS, FrameStatus
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from tracker.result import Track
-
-STATUS_COLORS = {
-    FrameStatus.OK: "#2a9d78",
-    FrameStatus.LOW_CONFIDENCE: "#e3a52b",
-    FrameStatus.LOST: "#c8483b",
-    FrameStatus.NO_FACE: "#8b909a",
-}
-"""Colours of the status bands; they differ in lightness, too, for eyes that tell red from green badly."""
 
 LINE_COLORS = (
     *("#3c7dc4", "#d1662f", "#2a9d78", "#a765b5", "#b8902a"),

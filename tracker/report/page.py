@@ -9,9 +9,9 @@ from importlib.resources import files
 from typing import Any
 
 from tracker.report.clip import CarriedClip
-from tracker.report.figures import MARGIN_LEFT, MARGIN_RIGHT, STATUS_COLORS, Key, Plot, as_script_json
+from tracker.report.figures import MARGIN_LEFT, MARGIN_RIGHT, Key, Plot, as_script_json
 from tracker.report.problems import KINDS
-from tracker.status import FrameStatus
+from tracker.status import STATUS_COLORS, FrameStatus
 
 _WIDE_ASPECT = 2.6
 """A clip that is wider, such as a row of panels, has the page's whole width."""

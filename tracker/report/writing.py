@@ -14,7 +14,7 @@ import numpy as np
 from flame.errors import InputError, UserError
 from tracker.export.job import ExportJob, ExportOptions, Steps
 from tracker.frames import SourceInfo
-from tracker.output_files import write_atomically
+from tracker.output_files import make_output_folder, write_atomically
 from tracker.recorded_options import recorded_config
 from tracker.report import facts, figures, pictures
 from tracker.report.clip import CarriedClip, as_jpeg, carry_image, carry_video
@@ -35,17 +35,19 @@ _DIGITS = 5
 
 def write_report(
     folder: str | Path,
+    output: str | Path | None = None,
     *,
     source: str | Path | None = None,
     head: str | Path | None = None,
     show_steps: Steps | None = None,
 ) -> Path:
-    """Write ``report.html`` into the output folder of a run and return its path.
+    """Write ``report.html`` about the output folder of a run and return its path.
 
     What is no longer there, such as the clip or the head model, is left out and the page says so.
 
     Args:
         folder: output folder of a run.
+        output: folder that gets the page; that of the run when not given.
         source: where the clip is now, if it is no longer where it was when it was tracked.
         head: where the head model is now, if it is no longer where it was.
         show_steps: shows progress where the overlay has to be drawn anew, see ``ExportJob``.
@@ -60,12 +62,12 @@ def write_report(
     folder = folder.parent if folder.suffix == ".npz" and not folder.is_dir() else folder
     if not len(track):
         raise InputError(f"{folder}: the track has no frames; there is nothing to report.")
+    path = (folder if output is None else make_output_folder(Path(output))) / FILE_NAME
     options = ExportOptions(source=None if source is None else str(source))
     job = ExportJob(track, folder, options, home=folder)
     if show_steps is not None:
         job = dataclasses.replace(job, show_steps=show_steps)
     page = _Gathering.of(job, is_source_given=source is not None).page()
-    path = folder / FILE_NAME
     with write_atomically(path) as stream:
         stream.write(render_page(page).encode("utf-8", "replace"))
     return path

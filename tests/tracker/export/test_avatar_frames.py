@@ -7,11 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import trimesh
 
 from flame.camera import Intrinsics, project
 from tests.tracker.export.flame_reader import dot_position
-from tracker.export.avatar_frames import PictureWriter, as_bytes, obj_text, over_white, padded_view, square_view
+from tracker.export.avatar_frames import PictureWriter, as_bytes, over_white, padded_view, square_view
 
 
 @pytest.mark.parametrize(
@@ -82,11 +81,3 @@ def test_pictures_are_written_as_they_are_and_failures_are_told(tmp_path: Path):
     with pytest.raises(FileNotFoundError), PictureWriter() as pictures:
         for number in range(40):
             pictures.add(tmp_path / f"nowhere/{number}.png", depth)
-
-
-def test_obj_files_keep_vertices_and_triangles(tmp_path: Path):
-    sphere = trimesh.creation.icosphere(subdivisions=1)
-    (tmp_path / "mesh.obj").write_text(obj_text(np.asarray(sphere.vertices), np.asarray(sphere.faces)))
-    again = trimesh.load(tmp_path / "mesh.obj", process=False)
-    assert isinstance(again, trimesh.Trimesh)
-    assert np.abs(again.vertices - sphere.vertices).max() < 1e-8 and (again.faces == sphere.faces).all()

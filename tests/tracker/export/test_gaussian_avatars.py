@@ -57,6 +57,11 @@ def read_frame(folder: Path, frame: dict, head_file: Path) -> np.ndarray:
     return np.stack((frame["w"] / 2 + focal * x / -z, frame["h"] / 2 - focal * y / -z), axis=1)
 
 
+def no_jaw_file(folder: Path) -> Path:
+    """Write a FLAME file whose jaw is not a joint; its name says so."""
+    return toy_head_file(folder).rename(folder / "toy_no_jaw.pkl")
+
+
 @pytest.mark.parametrize("lens", [None, OFF_CENTRE])
 @pytest.mark.parametrize("is_commons", [False, True])
 def test_flame_lies_where_the_picture_shows_the_head(tmp_path: Path, lens: Intrinsics | None, is_commons: bool):
@@ -78,6 +83,24 @@ def test_flame_lies_where_the_picture_shows_the_head(tmp_path: Path, lens: Intri
         for channel, vertex in enumerate(dotted_vertices(track)):
             found = dot_position(picture[..., channel], seen_px[vertex], 10)
             assert np.abs(found - seen_px[vertex]).max() < 0.1
+
+
+def test_a_head_without_a_jaw_joint_keeps_its_jaw_still(tmp_path: Path):
+    head = no_jaw_file(tmp_path)
+    track = dotted(tmp_path, head, frames=2)
+    assert not track.head_model.has_jaw and track.jaw.any()
+    folder = exported(tmp_path, track).folder
+    for position, frame in enumerate(json.loads((folder / "transforms.json").read_text())["frames"]):
+        assert not np.load(folder / frame["flame_param_path"])["jaw_pose"].any()
+        assert np.abs(read_frame(folder, frame, head) - clip_pixels(track, position, 0)).max() < 0.02
+
+
+def test_who_has_flames_mesh_is_told_whose_codes_are_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    track = dotted(tmp_path, toy_head_file(tmp_path), frames=1)
+    assert not any("flame2023" in note for note in exported(tmp_path, track).notes)
+    monkeypatch.setattr("tracker.export.gaussian_avatars.NUM_VERTICES", track.head_model.num_vertices)
+    [note] = [note for note in exported(tmp_path, track).notes if "flame2023.pkl" in note]
+    assert "toy_flame.pkl" in note and "--convert-to" in note
 
 
 def test_pictures_are_the_clips_own_where_the_camera_allows(tmp_path: Path):

@@ -12,7 +12,7 @@ from PIL import Image
 from flame import load_head
 from tests.tracker.export.tracks import small_track, toy_head_file
 from tracker.export import ExportJob, ExportOptions, export
-from tracker.export.mesh_files import ply_bytes, write_obj
+from tracker.export.mesh_files import obj_text, ply_bytes, write_obj
 from tracker.texture import HeadTexture
 
 LEFT, TOP = (230, 40, 30), (20, 60, 220)
@@ -124,3 +124,11 @@ def test_points_may_have_colours(tmp_path: Path):
     cloud = trimesh.load(tmp_path / "points.ply")
     np.testing.assert_array_equal(cloud.vertices, points)
     np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], colors)
+
+
+def test_a_mesh_alone_keeps_vertices_and_triangles(tmp_path: Path):
+    sphere = trimesh.creation.icosphere(subdivisions=1)
+    (tmp_path / "mesh.obj").write_text(obj_text(np.asarray(sphere.vertices), np.asarray(sphere.faces)))
+    again = loaded(tmp_path / "mesh.obj")
+    np.testing.assert_allclose(again.vertices, sphere.vertices, atol=1e-8)
+    np.testing.assert_array_equal(again.faces, sphere.faces)

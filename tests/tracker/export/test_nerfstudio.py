@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from flame.camera import Intrinsics
@@ -147,3 +148,14 @@ def test_the_neck_belongs_to_the_camera():
         stills.append((verts_cam @ camera.T)[is_head, :3])
     # Pose correctives of the neck are all that is left.
     assert np.abs(stills[0] - stills[1]).max() < 2e-3
+
+
+def test_cameras_turn_with_the_neck_as_the_head_model_poses_it():
+    track = small_track(frames=4, lost=((0, 1),))
+    cameras = cam_from_skull(track, 0)
+    assert np.isnan(cameras[1]).all()
+    for frame in (0, 2, 3):
+        shaped = track.head_model.rest(torch.from_numpy(track.identity[0]))
+        expression, neck = (torch.from_numpy(getattr(track, name)[0, frame]) for name in ("expression", "neck"))
+        head_from_skull = shaped.pose(expression=expression, neck=neck).posed_from_rest[1].numpy()
+        np.testing.assert_allclose(cameras[frame], track.cam_from_head(frame) @ head_from_skull, atol=1e-6)

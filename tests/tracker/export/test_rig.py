@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from tests.tracker.export.tracks import small_track, toy_head_file
-from tracker.export.rig import head_motion, rig_head, shown_frames
+from tracker.export.rig import head_motion, rig_head, shown_frames, unbroken_quaternions
 from tracker.result import Track
 
 
@@ -49,6 +50,15 @@ def test_lost_frames_hold_the_last_tracked_pose_and_early_ones_the_first():
     assert np.isfinite(motion.cam_from_joint).all() and np.isfinite(motion.morph_weights).all()
     assert np.array_equal(motion.cam_from_joint[0], motion.cam_from_joint[1])
     assert np.array_equal(motion.morph_weights[3], motion.morph_weights[1])
+
+
+def test_quaternions_of_turns_that_go_round_and_round_never_jump():
+    angles = np.linspace(0, 6 * np.pi, 60)[:, None] * (1.0, -0.7)
+    rotations = Rotation.from_rotvec(angles.reshape(-1, 1) * (0.6, 0.0, 0.8)).as_matrix().reshape(60, 2, 3, 3)
+    quaternions = unbroken_quaternions(rotations)
+    assert (np.sum(quaternions[1:] * quaternions[:-1], axis=-1) > 0.9).all()
+    found = Rotation.from_quat(quaternions.reshape(-1, 4)).as_matrix()
+    assert np.allclose(found, rotations.reshape(-1, 3, 3))
 
 
 def test_morph_targets_that_move_nothing_are_left_out(tmp_path):

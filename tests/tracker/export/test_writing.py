@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,11 @@ def write_greeting(job: ExportJob) -> Written:
     return Written((job.folder / "greeting.txt",), ("a note",))
 
 
+def write_source(job: ExportJob) -> Written:
+    assert job.source == "the clip"
+    return Written(())
+
+
 def write_half(job: ExportJob) -> Written:
     (job.folder / "half.txt").write_text("half")
     raise InputError("no more.")
@@ -55,7 +61,11 @@ def test_every_format_has_a_writer_and_names_its_rule():
 
 def test_names_may_be_joined_repeated_and_all():
     assert [each.name for each in find_formats(["ply,obj", "ply"])] == ["ply", "obj"]
+    assert [each.name for each in find_formats("obj, ply,")] == ["obj", "ply"]
+    assert [each.name for each in find_formats(["all"])] == [each.name for each in find_formats("obj,all")]
     assert [each.name for each in find_formats(["all"])] == list(FORMATS)
+    with pytest.raises(InputError, match="'glbb' is not known"):
+        find_formats("all,glbb")
 
 
 def test_a_format_appears_when_it_is_complete(job, tmp_path):
@@ -71,6 +81,43 @@ def test_a_failed_format_leaves_the_earlier_one(job, tmp_path):
     with pytest.raises(InputError, match="no more"):
         _write(format_of(write_half), job)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["greeting", "greeting.txt"]
+
+
+def test_an_interruption_while_the_earlier_one_is_removed_leaves_one_of_the_two_whole(job, tmp_path, monkeypatch):
+    (tmp_path / "greeting").mkdir()
+    for name in "abc":
+        (tmp_path / "greeting" / name).touch()
+
+    rmtree = shutil.rmtree
+
+    def interrupted(path, **options):
+        if path.name.endswith(".part"):
+            return rmtree(path, **options)
+        next(iter(path.iterdir())).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", interrupted)
+        _write(format_of(write_greeting), job)
+    assert [path.name for path in (tmp_path / "greeting").iterdir()] == ["greeting.txt"]
+    _write(format_of(write_greeting), job)
+    assert [path.name for path in tmp_path.iterdir()] == ["greeting"]
+
+
+def test_an_earlier_export_comes_back_where_the_new_one_cannot_take_its_place(job, tmp_path, monkeypatch):
+    (tmp_path / "greeting").mkdir()
+    (tmp_path / "greeting" / "old.txt").touch()
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name.endswith(".part"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", refuse)
+        _write(format_of(write_greeting), job)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["greeting", "old.txt"]
 
 
 def test_a_file_in_the_way_of_the_folder_is_replaced(job, tmp_path):
@@ -95,6 +142,16 @@ def test_another_clip_in_place_of_the_tracked_one_is_refused(tmp_path):
     write_video(tmp_path / "clip.mp4", [np.full((32, 48, 3), 200, np.uint8)] * 3)
     with pytest.raises(InputError, match="is not the clip that was tracked"):
         _ = ExportJob(track, tmp_path).source
+
+
+def test_the_clip_is_looked_up_once_for_all_formats(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("tracker.tracked_clip.find_clip", lambda *_: calls.append(1) or "the clip")
+    monkeypatch.setattr(Format, "load", lambda self: globals()[self.writer.rpartition(":")[2]])
+    job = ExportJob(small_track(frames=2), tmp_path)
+    for _ in range(3):
+        _write(format_of(write_source), job)
+    assert calls == [1]
 
 
 def test_a_clip_that_has_moved_is_asked_for(tmp_path):
@@ -132,6 +189,9 @@ def test_a_converted_track_says_how_far_the_faces_are_apart(tmp_path):
         (["obj", "--panel"], "unknown option --panel; did you mean --panels?"),
         (["obj", "--convert-to", "nothing.pkl"], "nothing.pkl"),
         (["obj", "--head", "nothing.pkl"], "nothing.pkl"),
+        (["obj,ply,usd", "--head", "nothing.pkl"], "no such head file: nothing.pkl"),
+        (["insta,colmap", "--matting", "nothing"], "matting 'nothing' is not known"),
+        (["glb", "--source", "nothing.mp4"], "the clip of this track is not at nothing.mp4"),
         (["video"], "the clip of this track is not at a known place; say where it is with --source"),
     ],
 )

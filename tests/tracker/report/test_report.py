@@ -332,6 +332,15 @@ def test_the_command_line(tmp_path, capsys):
         main([str(tmp_path), str(tmp_path), "--source", "clip.mp4"])
 
 
+def test_a_report_may_go_elsewhere(tmp_path, capsys):
+    small_track(frames=2).save(tmp_path)
+    assert main([str(tmp_path), "-o", str(tmp_path / "there")]) == 0
+    assert capsys.readouterr().out.startswith(str(tmp_path / "there" / "report.html"))
+    assert (tmp_path / "there" / "report.html").is_file() and not (tmp_path / "report.html").exists()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), str(tmp_path), "-o", "there"])
+
+
 def test_every_kind_of_problem_has_a_meaning(calm):
     assert {kind for kind, *_ in problems_of(calm)} <= set(KINDS) and all(KINDS.values())
 
