@@ -24,7 +24,8 @@ import numpy as np
 
 from tests.tracker.viewer.browser import CHROMIUM, Page, open_page
 from tracker.result import Track
-from tracker.view import view
+from tracker.view import Viewer, view
+from tracker.viewer.clip import Clip
 from tracker.viewer.scene import SURFACES
 
 NUM_FRAMES = 10_000
@@ -117,7 +118,7 @@ def _open_once(folder: Path, page: Page | None) -> tuple[float, float]:
 def update_costs(folder: Path) -> None:
     """Print the processor time of updates without pictures and browser."""
     for surface in SURFACES:
-        with view(folder, source="none", port=0, browser=False) as viewer:
+        with Viewer([Clip.load(folder, source=folder / "none")], port=0) as viewer:
             player = viewer.player
             player.set_look(surface=surface)
             while player.textures.progress is not None:

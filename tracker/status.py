@@ -35,6 +35,15 @@ class FrameStatus(enum.IntEnum):
         return self.name.lower()
 
 
+STATUS_COLORS = {
+    FrameStatus.OK: "#2a9d78",
+    FrameStatus.LOW_CONFIDENCE: "#e3a52b",
+    FrameStatus.LOST: "#c8483b",
+    FrameStatus.NO_FACE: "#8b909a",
+}
+"""Colours on screen, CSS; they differ in lightness, too, for eyes that tell red from green badly."""
+
+
 def judge(evidence: FaceEvidence, residual_px: np.ndarray, interocular_px: float, config: StatusConfig) -> FrameStatus:
     """Return ``OK`` or ``LOW_CONFIDENCE`` for a fitted face."""
     residual_percent = 100 * float(np.median(residual_px)) / interocular_px

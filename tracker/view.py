@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import socket
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flame.errors import InputError
+from flame.errors import AssetMissingError, InputError
 from tracker.command_line import Parser, run_command, say
 from tracker.system_check import MissingDependencyError
 
@@ -73,12 +74,15 @@ class Viewer:
         """
         from tracker.viewer.player import Player
 
-        self.port = free_port(host, port)
-        self.url = f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{self.port}"
+        port = free_port(host, port)
         self._clips = tuple(clips)
         self._names = _distinct([clip.name for clip in clips])
         self._is_closed = threading.Event()
-        self.server = _serve(host, self.port)
+        self._choosing = threading.Lock()
+        self.server = _serve(host, port)
+        # viser goes on to the next free port where somebody else took this one meanwhile.
+        self.port = self.server.get_port()
+        self.url = f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{self.port}"
         try:
             self.player: Player = Player(self.server, self._clips[0])
             """Plays the clip that is on show."""
@@ -91,11 +95,15 @@ class Viewer:
         """Show another clip, by its place in the list."""
         from tracker.viewer.player import Player
 
-        self.player.close()
-        self.server.scene.reset()
-        self.server.gui.reset()
-        self.player = Player(self.server, self._clips[number])
-        self._add_choice(number)
+        # Two pages may choose at the same time, and one while the viewer is closed.
+        with self._choosing:
+            if self._is_closed.is_set():
+                return
+            self.player.close()
+            self.server.scene.reset()
+            self.server.gui.reset()
+            self.player = Player(self.server, self._clips[number])
+            self._add_choice(number)
         for client in self.server.get_clients().values():
             self.player.home.apply(client.camera)
 
@@ -111,7 +119,9 @@ class Viewer:
 
     def close(self) -> None:
         """Stop serving."""
-        if not self._is_closed.is_set():
+        with self._choosing:
+            if self._is_closed.is_set():
+                return
             self._is_closed.set()
             self.player.close()
             # What viser prints then says nothing to who closed it.
@@ -154,13 +164,15 @@ def view(
         browser: open the page in the browser.
 
     Raises:
-        AssetMissingError: there is no track, or no head model.
-        InputError: a track or the port cannot be used.
+        AssetMissingError: there is no track, no head model, or nothing at ``source``.
+        InputError: a track, the address or the port cannot be used.
     """
     from tracker.result import Track
     from tracker.viewer.clip import Clip
 
     moved = None if source is None else Path(source)
+    if moved is not None and not moved.exists():
+        raise AssetMissingError(f"--source {source}: no such file; give the clip that was tracked")
     if isinstance(track, Track):
         clips = [Clip(track, source=moved)]
     else:
@@ -180,6 +192,8 @@ def free_port(host: str, port: int) -> int:
     Raises:
         InputError: it is in use or not allowed, or this machine does not have the address.
     """
+    if not host:
+        raise InputError("--host is empty; use 127.0.0.1 or 0.0.0.0")
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: it must be from 0 (any free one) to 65535")
     try:
@@ -187,8 +201,9 @@ def free_port(host: str, port: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             return probe.getsockname()[1]
-    except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno == 99:
+    except (OSError, UnicodeError) as error:
+        # What cannot be a name, such as one with two dots in a row, is a UnicodeError.
+        if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise InputError(f"--host {host}: not an address of this machine; use 127.0.0.1 or 0.0.0.0") from error
         raise InputError(
             f"--port {port}: cannot be used ({error.strerror}); close the other viewer or give another --port"
@@ -231,10 +246,12 @@ def _run(options: argparse.Namespace) -> int:
         head=options.head,
         host=options.host,
         port=options.port,
-        browser=not options.no_browser,
+        browser=False,
     )
     with viewer:
         say(f"{viewer.url}  (Ctrl-C ends the viewer)")
+        if not options.no_browser:
+            webbrowser.open(viewer.url)
         viewer.wait()
     return 0
 

@@ -28,7 +28,10 @@ def folder(tmp_path):
         (["nowhere"], "no track at nowhere"),
         (["FOLDER", "--port", "70000"], "--port 70000: it must be from 0"),
         (["FOLDER", "--host", "203.0.113.9"], "--host 203.0.113.9: not an address of this machine"),
-        (["FOLDER", "FOLDER", "--source", "x.mp4"], "--source names one clip, but there are 2 folders"),
+        (["FOLDER", "--host", "a..b"], "--host a..b: not an address of this machine"),
+        (["FOLDER", "--host", ""], "--host is empty; use 127.0.0.1"),
+        (["FOLDER", "--source", "gone.mp4"], "--source gone.mp4: no such file"),
+        (["FOLDER", "FOLDER", "--source", __file__], "--source names one clip, but there are 2 folders"),
         (["FOLDER", "--head", "no.pkl"], "no such head file: no.pkl"),
         (["FOLDER", "--prot", "1"], "did you mean --port?"),
     ],
@@ -57,14 +60,23 @@ def test_a_port_in_use_is_told(folder, capsys):
 def test_ctrl_c_ends_the_command_and_frees_the_port(folder):
     command = [sys.executable, "-m", "tracker.view", str(folder), "--no-browser", "--port", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # Tests that run in a shell's background ignore Ctrl-C, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stdout is not None
-    url = process.stdout.readline().split()[0]
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        assert b"<html" in answer.read(2000).lower()
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=30)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            assert b"<html" in answer.read(2000).lower()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert out.strip() == "viewer closed"
     assert error == ""
@@ -90,6 +102,12 @@ def test_the_handle_plays_and_edits(folder):
             player.set_look(surface="gold")
         with pytest.raises(InputError, match="looks have no shine"):
             player.set_look(shine=1)
+        with pytest.raises(InputError, match="there is no person 1; the track has 1, counted from 0"):
+            player.edit("jaw.x", 1.0, 1)
+        with pytest.raises(InputError, match="no person -1"):
+            player.set_visible(-1, False)
+        with pytest.raises(InputError, match="no person 1"):
+            player.fix_to(1)
         player.edit("jaw.x", 10.0)
         assert player.edits.names(0) == ("jaw.x",)
 

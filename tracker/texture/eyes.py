@@ -22,6 +22,9 @@ _VEINS = np.array((0.52, 0.22, 0.18))
 """Towards the corners and the back of the eyeball."""
 _LIGHTEST_IRIS = 0.5
 """Luminance of the lightest iris relative to the white: what is lighter is skin that is taken for it."""
+_OWN_HUE = (0.3, 0.42)
+"""Luminance of an iris relative to the white up to which it is brown, and from which it has the hue that was seen. Dark
+irises are brown; what else they show is a reflection of the sky or a screen."""
 _MIN_TEXELS = 40
 """Texels that have to be seen for a colour to be taken from them, for a texture of 1024 texels a side."""
 
@@ -101,7 +104,10 @@ def _colors(
         bright = seen[is_iris][luminance(seen[is_iris]) >= np.percentile(luminance(seen[is_iris]), 40)]
         found = np.median(bright, axis=0)
         light = float(luminance(found))
-        iris = found * np.clip(light, 0.012, _LIGHTEST_IRIS * level) / max(light, 1e-3)
+        low, high = _OWN_HUE
+        own = np.clip((light / level - low) / (high - low), 0, 1)
+        hue = own * found / max(light, 1e-3) + (1 - own) * _IRIS / luminance(_IRIS)
+        iris = hue * np.clip(light, 0.012, _LIGHTEST_IRIS * level)
     return white, iris
 
 

@@ -14,6 +14,7 @@ from tracker.texture.collecting import Foreground, FrameMeshes, SampleStore
 from tracker.texture.frame_choice import choose_frames, frame_preference, frame_quality
 from tracker.texture.head_texture import HeadTexture
 from tracker.texture.lighting import Light, estimate_light
+from tracker.texture.srgb import LINEAR_FROM_SRGB, srgb_from_linear
 from tracker.texture.texels import Part, TexelTable
 
 if TYPE_CHECKING:
@@ -296,19 +297,3 @@ def _inside_of_mouth(head: HeadModel, table: TexelTable, skin: _Skin) -> tuple[n
     usual_skin = np.array((0.45, 0.27, 0.20))
     tint = np.clip(skin.color / usual_skin, 0.3, 1.5)
     return inside, np.sqrt(np.where(is_tongue[:, None], _TONGUE, _DARK_RED) * tint)
-
-
-def srgb_from_linear(linear: np.ndarray) -> np.ndarray:
-    """Return display values in [0, 1] of linear ones (IEC 61966-2-1)."""
-    linear = np.clip(linear, 0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def linear_from_srgb(srgb: np.ndarray) -> np.ndarray:
-    """Return linear values of display values in [0, 1] (IEC 61966-2-1)."""
-    srgb = np.asarray(srgb, np.float64)
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-LINEAR_FROM_SRGB = linear_from_srgb(np.arange(256) / 255)
-"""Linear value of each display code, float64 (256,)."""

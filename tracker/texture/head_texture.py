@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tracker.result import Track
 
 TEXTURE_FOLDER = "texture"
-_METHOD_VERSION = 3
+_METHOD_VERSION = 4
 """Raised when the fusion changes, so that stored textures are made anew."""
 _KEY_FIELD = "texture-key"
 _POSE_ARRAYS = (

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker.errors import OutputError
-from tracker.texture.fusing import fuse_textures
 from tracker.texture.head_texture import HeadTexture, load_texture, save_texture, texture_key
 
 if TYPE_CHECKING:
@@ -36,6 +35,9 @@ def textures_of(
     # A person who is never tracked has no texture; of the others all have to be there.
     if all(texture is not None for texture, seen in zip(stored, track.is_tracked.any(axis=1), strict=True) if seen):
         return stored
+    # Imported here: stored textures are read without what makes new ones, which takes a second to import.
+    from tracker.texture.fusing import fuse_textures
+
     textures = fuse_textures(track, frames(), size_px)
     if folder is not None:
         key = texture_key(track, size_px)

@@ -23,7 +23,7 @@ class Clip:
         Args:
             track: what to show.
             folder: output folder that it came from, where its textures are kept.
-            source: where the clip is; by default where it was tracked.
+            source: where the clip is now, if it was moved.
 
         Raises:
             InputError: the track holds no frame, or its head is not the one it was made with.
@@ -39,21 +39,23 @@ class Clip:
                 f"head '{track.head}' has content {self.head.content_hash[:12]}, the track was made with "
                 f"{track.head_hash[:12]}; use the head model of that time or track the clip again."
             )
-        self.source = source or _recorded_source(track)
+        self.source = source
         self._rigs: dict[int, PersonRig] = {}
 
     @staticmethod
     def load(folder: str | Path, *, source: Path | None = None, head: str | Path | None = None) -> Clip:
         """Read a clip from its output folder (or the path of its ``track.npz``); see ``Track.load`` for errors."""
         path = Path(folder)
-        return Clip(Track.load(path, head=head), folder=path.parent if path.suffix == ".npz" else path, source=source)
+        track = Track.load(path, head=head)
+        return Clip(track, folder=path if path.is_dir() else path.parent, source=source)
 
     @property
     def name(self) -> str:
         """Return what to call the clip."""
         if self.folder is not None:
             return self.folder.resolve().name
-        return "track" if self.source is None else self.source.stem
+        source = self.source or (self.track.info.get("source") or {}).get("path")
+        return Path(source).stem if source else "track"
 
     @cached_property
     def controls(self) -> dict[str, Control]:
@@ -77,9 +79,3 @@ class Clip:
         verts_head = self.rig(person).pose(self.parameters(frame, person, edits))
         placed = cam_from_head(self.track, frame, person)
         return (verts_head @ placed[:3, :3].T + placed[:3, 3]).astype(np.float32)
-
-
-def _recorded_source(track: Track) -> Path | None:
-    """Return where the clip was when it was tracked; None where the track does not say."""
-    path = (track.info.get("source") or {}).get("path")
-    return Path(path) if path else None

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracker.texture.srgb import linear_from_srgb, srgb_from_linear
+
 _GAIN = 6.0
 """Colours are stored divided by this and multiplied back by the material: the inverse curve goes beyond 1."""
 # Matrices and curve of three.js' ACESFilmicToneMapping, row by row.
@@ -38,17 +40,6 @@ class PaintedFiles:
     """What is there at once."""
     detail: bytes | None = None
     """What lies over it as soon as the page has unpacked it."""
-
-
-def linear_from_srgb(srgb: np.ndarray) -> np.ndarray:
-    """Return linear light of sRGB values in [0, 1] (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def srgb_from_linear(linear: np.ndarray) -> np.ndarray:
-    """Return sRGB values of linear light in [0, 1]."""
-    linear = np.clip(linear, 0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def tone_mapped(linear: np.ndarray) -> np.ndarray:

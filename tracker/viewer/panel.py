@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -171,7 +172,7 @@ class Panel:
     def _space_names(self) -> tuple[str, ...]:
         if self._track.num_people == 1:
             return (_CAMERA_FIXED, "Head fixed")
-        return (_CAMERA_FIXED, *(f"Head of person {person + 1} fixed" for person in range(self._track.num_people)))
+        return (_CAMERA_FIXED, *(f"Head of person {person} fixed" for person in range(self._track.num_people)))
 
     def _fixed_person(self, name: str) -> int | None:
         place = self._space_names().index(name)
@@ -194,14 +195,14 @@ class Panel:
             self._texture_bar.value = 100 * textures.progress
         self._texture_bar.visible = is_wanted and textures.progress is not None
         self._texture_note.visible = note is not None
-        self._texture_note.content = f'<div style="font-size:.8em;padding:0 .8em">{note or ""}</div>'
+        self._texture_note.content = f'<div style="font-size:.8em;padding:0 .8em">{html.escape(note or "")}</div>'
 
     # People and sliders ----------------------------------------------------------------------------------------------
 
     def _build_people_folder(self) -> None:
         with self._gui.add_folder("People"):
             for person in range(self._track.num_people):
-                box = self._gui.add_checkbox(f"Show person {person + 1}", True)
+                box = self._gui.add_checkbox(f"Show person {person}", True)
                 box.on_update(lambda event, person=person: self._player.set_visible(person, bool(event.target.value)))
 
     def _build_expression_folder(self) -> None:
@@ -209,7 +210,7 @@ class Panel:
         with gui.add_folder("Expression and joints"):
             self._edited = gui.add_html("")
             if self._track.num_people > 1:
-                names = tuple(f"person {person + 1}" for person in range(self._track.num_people))
+                names = tuple(f"person {person}" for person in range(self._track.num_people))
                 whose = gui.add_dropdown("Sliders of", names)
                 whose.on_update(lambda _: self._select(names.index(whose.value)))
             reset = gui.add_button("Follow the track again", hint="R: forget all slider changes of this person")
@@ -250,7 +251,7 @@ class Panel:
         names = self._player.edits.names(self._person)
         text = "Sliders show the tracked frame. Move one: it holds its value in every frame."
         if names:
-            text = f"<b>Held by hand:</b> {', '.join(names)}"
+            text = f"<b>Held by hand:</b> {html.escape(', '.join(names))}"
         self._edited.content = f'<div style="font-size:.8em;padding:0 .8em">{text}</div>'
 
     # Keys ------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ _READ_AHEAD = 12
 """Frames read before they are asked for."""
 _REACH = 60
 """Frames ahead up to which decoding on beats a new start at a keyframe."""
+_UNREADABLE = "this frame of the clip cannot be decoded"
 
 
 class PictureCache:
@@ -68,13 +69,16 @@ class PictureReader:
     """Read pictures of a track's frames, smaller than the clip's where those are large; RGB uint8 (H, W, 3)."""
 
     def __init__(
-        self, track: Track, source: Path | None, *, max_side_px: int = 960, on_read: Callable[[], None] | None = None
+        self, track: Track, given: Path | None, *, max_side_px: int = 960, on_read: Callable[[], None] | None = None
     ) -> None:
-        """Begin to read; ``on_read`` is called (in the reading thread) after each picture, and on a problem."""
+        """Begin to read the clip, from where it was tracked or where it is ``given`` to be now.
+
+        ``on_read`` is called (in the reading thread) after each picture, and on a problem.
+        """
         self.problem: str | None = None
         """Why there are no pictures, one line; None as long as there may be."""
         self._track = track
-        self._source = source
+        self._given = given
         self._max_side_px = max_side_px
         self._on_read = on_read or (lambda: None)
         self._position_of = {int(index): position for position, index in enumerate(track.frame_index)}
@@ -86,9 +90,6 @@ class PictureReader:
         self._info: SourceInfo | None = None
         self._is_closed = False
         self._changed = threading.Condition()
-        if source is None:
-            self.problem = "the track does not say which clip it was made of; name it with --source"
-            return
         self._thread = threading.Thread(target=self._read_all, name="viewer pictures", daemon=True)
         self._thread.start()
 
@@ -103,9 +104,9 @@ class PictureReader:
         """Return the picture of a frame; None where it is not read yet, or cannot be."""
         return self._cache.get(position)
 
-    def is_missing(self, position: int) -> bool:
-        """Tell whether there is no picture of a frame and will be none."""
-        return self.problem is not None or position in self._missing
+    def problem_of(self, position: int) -> str | None:
+        """Return why there is no picture of a frame and will be none, one line; None where there may be one."""
+        return _UNREADABLE if self.problem is None and position in self._missing else self.problem
 
     def latest_between(self, first: int, last: int) -> int | None:
         """Return the last frame in ``first .. last`` whose picture is there."""
@@ -135,7 +136,7 @@ class PictureReader:
             self._on_read()
         except Exception as error:  # a decoder's own kinds; without pictures the rest still works
             log.warning("pictures", exc_info=True)
-            self.problem = f"{self._source} cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
+            self.problem = f"the clip cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
             self._on_read()
         finally:
             self._stop_frames()
@@ -147,15 +148,14 @@ class PictureReader:
             UserError: it is not there, or not the one that was tracked.
         """
         from flame.errors import InputError
-        from tracker.frames import probe_source
+        from tracker.tracked_clip import find_clip
 
-        assert self._source is not None
-        info = probe_source(self._source)
+        info = find_clip(self._track, self._given)
         camera = self._track.intrinsics
         if (info.width, info.height) != (camera.width, camera.height):
             raise InputError(
-                f"{self._source} has {info.width} x {info.height} pixels, the tracked clip {camera.width} x "
-                f"{camera.height}: another clip; name the right one with --source"
+                f"{info.path} has {info.width} x {info.height} pixels, the tracked clip {camera.width} x "
+                f"{camera.height}: another clip; give the right one with --source"
             )
         return info
 

@@ -56,7 +56,7 @@ class _Wishes:
 class Player:
     """Show a clip on a server's page; all methods may be called from any thread."""
 
-    def __init__(self, server: ViserServer, clip: Clip, *, with_pictures: bool = True) -> None:
+    def __init__(self, server: ViserServer, clip: Clip) -> None:
         """Build the page and show the first frame with everybody in it."""
         self.clip = clip
         self._server = server
@@ -82,7 +82,7 @@ class Player:
             self._stage = Stage(server.scene, clip.track.intrinsics, self._picture_depth)
             for person in range(clip.track.num_people):
                 self._stage.add_head(person, clip.head, clip.rig(person).rest, person_color(person))
-        self._reader = PictureReader(clip.track, clip.source if with_pictures else None, on_read=self._wake.set)
+        self._reader = PictureReader(clip.track, clip.source, on_read=self._wake.set)
         self.textures = Textures(clip, self._refresh)
         with server.atomic():
             self.panel = Panel(server.gui, self)
@@ -173,13 +173,24 @@ class Player:
         self._refresh()
 
     def set_visible(self, person: int, is_visible: bool) -> None:
-        """Show or hide a person."""
+        """Show or hide a person.
+
+        Raises:
+            InputError: there is no such person.
+        """
+        self._check_person(person)
         with self._lock:
             (self._wishes.visible.add if is_visible else self._wishes.visible.discard)(person)
         self._refresh()
 
     def fix_to(self, person: int | None) -> None:
-        """Keep the camera still (None), or a person's head."""
+        """Keep the camera still (None), or a person's head.
+
+        Raises:
+            InputError: there is no such person.
+        """
+        if person is not None:
+            self._check_person(person)
         with self._lock:
             self._wishes.fixed_person = person
         self.panel.follow_space(person)
@@ -189,8 +200,9 @@ class Player:
         """Hold a control at a value in every frame: a coefficient, or a joint's angle in degrees (``jaw.x``).
 
         Raises:
-            InputError: the head has no such control.
+            InputError: the head has no such control, or there is no such person.
         """
+        self._check_person(person)
         if name not in self.clip.controls:
             known = ", ".join(list(self.clip.controls)[:6])
             raise InputError(f"this head has no control '{name}'; it has: {known} …")
@@ -228,6 +240,11 @@ class Player:
 
     # The thread ------------------------------------------------------------------------------------------------------
 
+    def _check_person(self, person: int) -> None:
+        count = self.clip.track.num_people
+        if not 0 <= person < count:
+            raise InputError(f"there is no person {person}; the track has {count}, counted from 0.")
+
     def _refresh(self) -> None:
         """Have the frame on show drawn anew."""
         with self._lock:
@@ -260,7 +277,7 @@ class Player:
             wishes = replace(self._wishes, visible=set(self._wishes.visible))
         self._reader.want(wanted)
         frame = self._frame_with_picture(wanted) if is_playing else wanted
-        key = (frame, wishes.version, is_playing, self._reader.get(frame) is not None, self._reader.problem)
+        key = (frame, wishes.version, is_playing, self._reader.get(frame) is not None, self._reader.problem_of(frame))
         painted_due = now - self._drawn_at >= _PAINTED_SECONDS
         if key == self._shown:
             if self._stage.is_pending and painted_due:
@@ -293,12 +310,12 @@ class Player:
                 heads[person] = vertices
         pose = world_from_cam(self.clip.track, frame, wishes.fixed_person, self._anchor)
         self._pose = self._pose if pose is None else pose
-        picture = self._reader.get(frame)
-        view = FrameView(heads, self._pose, picture, self._reader.problem is None)
+        picture, problem = self._reader.get(frame), self._reader.problem_of(frame)
+        view = FrameView(heads, self._pose, picture, problem is None)
         painted = self._paint(heads, wishes.look, is_playing)
         with self._server.atomic():
             self._stage.show(view, wishes.look, painted)
-            self.panel.update(frame, picture, self._reader.problem, is_playing)
+            self.panel.update(frame, picture, problem, is_playing)
 
     def _paint(self, heads: dict[int, np.ndarray], look: Look, is_playing: bool) -> dict[int, PaintedFiles]:
         """Return the heads that show a texture or normals as glTF files."""

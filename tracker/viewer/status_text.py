@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flame.palette import PERSON_COLORS
-from tracker.status import FrameStatus
+from tracker.status import STATUS_COLORS, FrameStatus
 
 if TYPE_CHECKING:
     from tracker.result import Track
 
-STATUS_COLORS = {
-    FrameStatus.OK: "#3f9b5f",
-    FrameStatus.LOW_CONFIDENCE: "#e0a030",
-    FrameStatus.LOST: "#cf4a3c",
-    FrameStatus.NO_FACE: "#b9bec6",
-}
 _MEANINGS = {
     FrameStatus.OK: "tracked",
     FrameStatus.LOW_CONFIDENCE: "low confidence: use with care",
@@ -50,7 +44,7 @@ def frame_text(track: Track, frame: int, picture_note: str | None) -> str:
         picture_note: why there is no picture, if there is none.
     """
     seconds, number = float(track.pts_seconds[frame]), int(track.frame_index[frame])
-    count = f"frame {number} of the clip, {frame + 1} of {len(track)} tracked"
+    count = f"frame {number} of the clip, {frame + 1} of {len(track)} in the track"
     lines = [f"{_ROW}<b>{seconds:.3f} s</b><span>{count}</span></div>"]
     lines += [_person_line(track, frame, person) for person in range(track.num_people)]
     if picture_note:
@@ -67,7 +61,7 @@ def _person_line(track: Track, frame: int, person: int) -> str:
         text += f", residual {residual:.2f} px ({percent:.1f} % of the eye distance)"
     color = css_color(person_color(person))
     dot = f'<span style="{_DOT};background:{color}"></span>'
-    name = f"person {person + 1}" if track.num_people > 1 else "head"
+    name = f"person {person}" if track.num_people > 1 else "head"
     return f'{_ROW}{dot}<b style="color:{STATUS_COLORS[status]};white-space:nowrap">{name}</b><span>{text}</span></div>'
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,7 @@ class Textures:
         self._clip = clip
         self._on_change = on_change
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
         self._is_closed = False
         self.is_possible = clip.head.topology.uv is not None and clip.head.topology.uv_faces is not None
         """Whether this head can have a texture at all."""
@@ -137,21 +138,24 @@ class Textures:
 
     def start(self) -> None:
         """Begin, if that has not happened yet."""
-        if self._thread is None and self.problem is None:
-            self.progress = 0.0
-            self._thread = threading.Thread(target=self._run, name="viewer textures", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._thread is None and self.problem is None and not self._is_closed:
+                self.progress = 0.0
+                self._thread = threading.Thread(target=self._run, name="viewer textures", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """Stop soon."""
         self._is_closed = True
 
     def _run(self) -> None:
+        from tracker.texture.stored import textures_of
+
+        clip = self._clip
         try:
-            found = self._stored() or self._fused()
-            for person, texture in enumerate(found):
+            for person, texture in enumerate(textures_of(clip.track, clip.folder, self._frames, FUSED_PX)):
                 if texture is not None:
-                    self.heads[person] = PaintedHead.of(self._clip, texture)
+                    self.heads[person] = PaintedHead.of(clip, texture)
             if not self.heads:
                 self.problem = "nobody is seen well enough for a texture"
         except _ClosedError:
@@ -165,70 +169,24 @@ class Textures:
             self.progress = None
             self._on_change()
 
-    def _stored(self) -> list[HeadTexture | None]:
-        """Return the textures in the output folder; nothing where any is missing, or of another track."""
-        from tracker.texture import load_texture, texture_key
-
-        if self._clip.folder is None:
-            return []
-        key = texture_key(self._clip.track, FUSED_PX)
-        people = range(self._clip.track.num_people)
-        stored = [load_texture(self._clip.folder, person, key) for person in people]
-        return stored if any(texture is not None for texture in stored) else []
-
-    def _fused(self) -> list[HeadTexture | None]:
-        """Return the textures fused from the clip, and keep them in the output folder where that can be written.
-
-        Raises:
-            UserError: the clip is not there, or cannot be read.
-        """
-        from tracker.errors import OutputError
-        from tracker.texture import fuse_textures, save_texture, texture_key
-
-        track = self._clip.track
-        textures = fuse_textures(track, self._frames(), FUSED_PX)
-        if self._clip.folder is not None:
-            key = texture_key(track, FUSED_PX)
-            try:
-                for person, texture in enumerate(textures):
-                    if texture is not None:
-                        save_texture(self._clip.folder, person, texture, key)
-            except OutputError as error:
-                log.info("texture not kept: %s", error)
-        return textures
-
-    def _frames(self) -> Iterable[tuple[int, Frame]]:
+    def _frames(self) -> Iterator[tuple[int, Frame]]:
         """Yield position in the track and frame, in order, and tell how far the reading is.
 
         Raises:
-            UserError: the clip is not there, or cannot be read.
+            UserError: the clip is not there, is another one, or cannot be read.
         """
-        from flame.errors import AssetMissingError
-
-        if self._clip.source is None:
-            raise AssetMissingError("the track does not say which clip it was made of; name it with --source")
-        return self._read(self._clip.source)
-
-    def _read(self, source: object) -> Iterator[tuple[int, Frame]]:
-        from tracker.frames import open_source
+        from tracker.tracked_clip import clip_frames, find_clip
 
         track = self._clip.track
-        position_of = {int(index): position for position, index in enumerate(track.frame_index)}
-        start = float(track.pts_seconds[0]) - 1e-4
         told = time.monotonic()
-        with open_source(str(source), start_seconds=start if start > 0 else None) as frames:
-            for frame in frames:
-                if self._is_closed:
-                    raise _ClosedError
-                position = position_of.get(frame.index)
-                if position is not None:
-                    yield position, frame
-                    self.progress = (position + 1) / len(track)
-                    if time.monotonic() - told > _PROGRESS_SECONDS:
-                        told = time.monotonic()
-                        self._on_change()
-                if frame.index >= int(track.frame_index[-1]):
-                    return
+        for position, frame in clip_frames(track, find_clip(track, self._clip.source)):
+            if self._is_closed:
+                raise _ClosedError
+            yield position, frame
+            self.progress = (position + 1) / len(track)
+            if time.monotonic() - told > _PROGRESS_SECONDS:
+                told = time.monotonic()
+                self._on_change()
 
 
 class _ClosedError(Exception):

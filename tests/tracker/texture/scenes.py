@@ -15,7 +15,7 @@ from flame.shading import vertex_normals
 from tracker.frames import Frame
 from tracker.result import Track
 from tracker.status import FrameStatus
-from tracker.texture.fusing import linear_from_srgb, srgb_from_linear
+from tracker.texture.srgb import linear_from_srgb, srgb_from_linear
 
 BACKGROUND = (0, 200, 0)
 OCCLUDER = (10, 20, 230)

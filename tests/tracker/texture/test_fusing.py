@@ -17,7 +17,7 @@ from tests.tracker.texture.scenes import Scene, painted_texture
 from tracker.result import Track
 from tracker.texture import HeadTexture, fuse_textures
 from tracker.texture.eyes import eye_texels
-from tracker.texture.fusing import linear_from_srgb, srgb_from_linear
+from tracker.texture.srgb import linear_from_srgb, srgb_from_linear
 from tracker.texture.texels import Part, TexelTable, parts
 
 SIZE = 256

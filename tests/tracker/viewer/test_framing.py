@@ -33,6 +33,7 @@ def seen_at(view, points: np.ndarray, aspect: float) -> np.ndarray:
 def test_through_the_camera_points_lie_where_the_picture_has_them(aspect, intrinsics, person):
     track = small_track(frames=3, intrinsics=intrinsics)
     pose = world_from_cam(track, 1, person, np.array((0.0, 0.0, 0.6)))
+    assert pose is not None
     view = through_camera(intrinsics, pose, aspect, 0.6)
     rng = np.random.default_rng(1)
     points = rng.uniform((-0.1, -0.1, 0.4), (0.1, 0.1, 0.8), (50, 3))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.tracker.export.tracks import small_track
 from tracker.texture import HeadTexture
+from tracker.texture.srgb import linear_from_srgb, srgb_from_linear
 from tracker.viewer.clip import Clip
 from tracker.viewer.controls import Edits
 from tracker.viewer.eyes import IRIS_METRES, EyeDisc
@@ -18,8 +19,6 @@ from tracker.viewer.painting import (
     before_tone_mapping,
     coloured_glb,
     encode_texture,
-    linear_from_srgb,
-    srgb_from_linear,
     textured_glb,
     tone_mapped,
 )

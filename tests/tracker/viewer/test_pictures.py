@@ -77,10 +77,11 @@ def test_frames_without_picture_are_told(clip):
     wait_for(reader, NUM_FRAMES - 1)
     reader.want(NUM_FRAMES + 2)
     end = time.monotonic() + 20
-    while not reader.is_missing(NUM_FRAMES + 2):
+    while reader.problem_of(NUM_FRAMES + 2) is None:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert reader.problem is None
+    assert "cannot be decoded" in str(reader.problem_of(NUM_FRAMES + 2))
+    assert reader.problem is None and reader.problem_of(3) is None
     assert_shows(wait_for(reader, 3), 3)
     reader.close()
 
@@ -94,9 +95,9 @@ def test_large_pictures_are_made_smaller(clip):
 @pytest.mark.parametrize(
     ("size", "name", "words"),
     [
-        ((64, 48), "moved.mp4", "no such file"),
-        ((640, 480), "clip.mp4", "another clip; name the right one with --source"),
-        ((64, 48), None, "does not say which clip"),
+        ((64, 48), "moved.mp4", "is not at"),
+        ((640, 480), "clip.mp4", "another clip; give the right one with --source"),
+        ((64, 48), None, "say where it is with --source"),
     ],
 )
 def test_without_the_clip_there_is_a_reason(clip, size, name, words):
@@ -107,7 +108,23 @@ def test_without_the_clip_there_is_a_reason(clip, size, name, words):
         assert time.monotonic() < end
         time.sleep(0.01)
     assert words in reader.problem
-    assert reader.is_missing(0)
+    assert reader.problem_of(0) == reader.problem
+    reader.close()
+
+
+def test_the_clip_is_found_from_another_folder_and_known_by_its_content(clip, monkeypatch):
+    monkeypatch.chdir("/")
+    source = {"path": clip.name, "absolute_path": str(clip)}
+    reader = PictureReader(dataclasses.replace(track_of(), info={"source": source}), None)
+    assert_shows(wait_for(reader, 3), 3)
+    reader.close()
+    reader = PictureReader(dataclasses.replace(track_of(), info={"source": {**source, "sha256": "00"}}), None)
+    reader.want(0)
+    end = time.monotonic() + 20
+    while reader.problem is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert "is not the clip that was tracked" in reader.problem
     reader.close()
 
 
