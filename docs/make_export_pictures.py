@@ -112,9 +112,9 @@ def _cameras(path: Path, track: tracker.Track) -> np.ndarray:
     head = track.head_model.rest(None).vertices.numpy().astype(np.float64)
     verts_world = head @ applied[:3, :3].T + applied[:3, 3]
     centres = np.stack([each[:3, 3] for each in world_from_cameras])
-    middle_world = (centres.mean(axis=0) + verts_world.mean(axis=0)) / 2
-    view = _looking_at(middle_world + np.array((1.2, -0.15, 0.7)), middle_world)
-    camera = Intrinsics.from_fov(38.0, TILE_WIDTH, TILE_HEIGHT)
+    middle_world = (centres.mean(axis=0) + verts_world.mean(axis=0)) / 2 + np.array((0.0, 0.04, 0.0))
+    view = _looking_at(middle_world + np.array((1.3, -0.1, 0.75)), middle_world)
+    camera = Intrinsics.from_fov(40.0, TILE_WIDTH, TILE_HEIGHT)
     tile = Image.new("RGB", (TILE_WIDTH, TILE_HEIGHT), PAPER)
     draw = ImageDraw.Draw(tile)
     for x, y in _seen(verts_world, view, camera)[::2].tolist():
