@@ -72,7 +72,7 @@ def read_pickle_bytes(data: bytes, label: str) -> Any:
     except UnsafeFileError:
         raise
     except (Exception, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
         raise InputError(
             f"{label} is not a readable pickle ({reason}); it may be damaged, or another kind of file"
         ) from error

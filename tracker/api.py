@@ -92,6 +92,8 @@ class Options:
             raise InputError("--panels and --no-overlay contradict each other; leave one out.")
         if self.layout not in LAYOUTS:
             raise InputError(f"--layout {self.layout}: it must be one of {', '.join(LAYOUTS)}.")
+        if self.layout != "row" and not self.panels:
+            raise InputError(f"--layout {self.layout} says how panels lie; add --panels.")
         GivenCamera(self.fov_degrees, self.focal_px, self.principal_point_px)
         check_range(self.start_seconds, self.end_seconds, self.max_frames)
         check_backend(self.device)

@@ -51,6 +51,8 @@ class ExportOptions:
         """
         _check_choice("mesh", self.mesh, ("frames", "neutral"))
         _check_choice("layout", self.layout, ("row", "grid"))
+        if self.layout != "row" and not self.panels:
+            raise InputError(f"--layout {self.layout} says how panels lie; add --panels.")
         if not MIN_TEXTURE_PX <= self.texture_px <= MAX_TEXTURE_PX:
             raise InputError(f"--texture-px {self.texture_px}: it must be from {MIN_TEXTURE_PX} to {MAX_TEXTURE_PX}.")
 

@@ -185,6 +185,7 @@ def test_a_converted_track_says_how_far_the_faces_are_apart(tmp_path):
     [
         (["glbb"], "export 'glbb' is not known; did you mean glb?"),
         (["obj", "--mesh", "all"], "invalid choice: 'all'"),
+        (["video", "--layout", "grid"], "--layout grid says how panels lie; add --panels."),
         (["obj", "--texture-px", "9"], "--texture-px 9: it must be from 64 to 4096"),
         (["obj", "--panel"], "unknown option --panel; did you mean --panels?"),
         (["obj", "--convert-to", "nothing.pkl"], "nothing.pkl"),
